@@ -1,1 +1,18 @@
-//! Skeleton.
+//! The pure half of tidegate's control plane: what labels mean, which instances exist, which of them are ready, how
+//! traffic is split, and which Envoy resources follow from all that. It has no clock, no IO, no async and no environment:
+//! time comes in as [`Timestamp`], facts come in as [`Input`]s, and equal facts give equal resources whatever their order.
+
+pub mod container;
+mod duration;
+pub mod health;
+pub mod instance;
+pub mod labels;
+pub mod name;
+pub mod problem;
+mod suggest;
+mod time;
+
+pub use instance::{Discovered, Instance, InstanceId, Update};
+pub use name::{ProviderName, ServiceName, VersionName};
+pub use problem::{Code, Problem, Severity};
+pub use time::Timestamp;

@@ -1,0 +1,32 @@
+//! What Docker says of one container, reduced to what tidegate may know: no environment, no mounts, no secrets.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::Timestamp;
+use crate::instance::{DockerHealth, Phase};
+
+/// The facts of one container, from inspect (or, for one that is not enabled, from the list alone).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// Full id.
+    pub id: String,
+    /// Name without the leading slash.
+    pub name: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// `State.StartedAt`, verbatim.
+    pub started_at: String,
+    /// What it is doing.
+    pub phase: Phase,
+    /// Docker's HEALTHCHECK; `None` when there is none.
+    pub health: Option<DockerHealth>,
+    /// All labels.
+    pub labels: BTreeMap<String, String>,
+    /// Exposed TCP ports, sorted.
+    pub tcp_ports: Vec<u16>,
+    /// `HostConfig.NetworkMode`.
+    pub network_mode: String,
+    /// The networks it is on, with the address it has there, if it has one yet.
+    pub networks: BTreeMap<String, Option<IpAddr>>,
+}

@@ -1,0 +1,242 @@
+//! What providers tell: containers (or entries of a file or registry), the instances found in them, and the updates that carry
+//! them. A provider knows nothing of Envoy, and never reads the catalog.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::{Problem, ServiceName, Timestamp, VersionName};
+
+/// One run of one container behind one port. A run that ended never comes back: another start of the same container has
+/// another `started_at` and so is another instance.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct InstanceId {
+    /// The provider's own id of the container or entry, the full one.
+    pub container: String,
+    /// When this run began, verbatim as the provider says it (Docker: `State.StartedAt`).
+    pub started_at: String,
+    /// The network on which `address` holds.
+    pub network: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl InstanceId {
+    /// The first twelve characters of the container's id, as Docker shows it.
+    #[must_use]
+    pub fn short(&self) -> &str {
+        short_id(&self.container)
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.short(), self.address)
+    }
+}
+
+/// The first twelve characters of a container's id, as Docker shows it.
+#[must_use]
+pub fn short_id(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+/// How an instance is checked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Check {
+    /// What is done.
+    pub kind: CheckKind,
+    /// From the end of one check to the start of the next.
+    #[serde(serialize_with = "as_millis", rename = "intervalMs")]
+    pub interval: Duration,
+    /// How long one check may take.
+    #[serde(serialize_with = "as_millis", rename = "timeoutMs")]
+    pub timeout: Duration,
+    /// Successes in a row that make an instance ready again. One suffices for an instance that was never ready.
+    pub rise: u32,
+    /// Failures in a row that make it not ready.
+    pub fall: u32,
+}
+
+/// What a check does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum CheckKind {
+    /// A TCP connection is accepted.
+    Tcp,
+    /// `GET path` on the instance's own address answers 2xx or 3xx... redirects are not followed and count as failure.
+    Http {
+        /// Path and query, beginning with `/`.
+        path: String,
+    },
+    /// Docker's HEALTHCHECK alone decides.
+    Docker,
+    /// Running is ready.
+    None,
+}
+
+impl CheckKind {
+    /// Whether tidegate itself has to probe.
+    #[must_use]
+    pub const fn is_active(&self) -> bool {
+        matches!(self, Self::Tcp | Self::Http { .. })
+    }
+}
+
+/// Default interval: with `fall` 2 and a timeout of 1 s, a silent instance is out after 4 s at the latest.
+pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(2);
+/// Default timeout of one check.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Default `rise` and `fall`: one lost packet flips nothing.
+pub const DEFAULT_THRESHOLD: u32 = 2;
+/// Default grace of an instance that is being stopped: Docker's own default stop timeout.
+pub const DEFAULT_DRAIN: Duration = Duration::from_secs(10);
+
+impl Default for Check {
+    fn default() -> Self {
+        Self {
+            kind: CheckKind::Tcp,
+            interval: DEFAULT_INTERVAL,
+            timeout: DEFAULT_TIMEOUT,
+            rise: DEFAULT_THRESHOLD,
+            fall: DEFAULT_THRESHOLD,
+        }
+    }
+}
+
+/// What Docker's own HEALTHCHECK says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DockerHealth {
+    /// No verdict yet.
+    Starting,
+    /// The last check passed.
+    Healthy,
+    /// The container is unhealthy.
+    Unhealthy,
+}
+
+/// What a container is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Created, never started.
+    Created,
+    /// Running.
+    Running,
+    /// Frozen by `docker pause`.
+    Paused,
+    /// Between two runs, by its restart policy.
+    Restarting,
+    /// Ended.
+    Exited {
+        /// Exit code.
+        code: i64,
+        /// Killed because memory ran out.
+        oom: bool,
+    },
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Created => f.write_str("created, not started"),
+            Self::Running => f.write_str("running"),
+            Self::Paused => f.write_str("paused"),
+            Self::Restarting => f.write_str("waiting to be restarted"),
+            Self::Exited { code, oom: true } => write!(f, "exited with {code}, out of memory"),
+            Self::Exited { code, oom: false } => write!(f, "exited with {code}"),
+        }
+    }
+}
+
+/// What clients have to ask for to reach a service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Claim {
+    /// Host names, lower-case ASCII, without port, sorted. Empty: no route at the edge.
+    pub hosts: Vec<String>,
+    /// Path prefix, beginning with `/`.
+    pub path: String,
+}
+
+/// One instance of a service, as its provider sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Instance {
+    /// Its identity.
+    pub id: InstanceId,
+    /// The service it belongs to.
+    pub service: ServiceName,
+    /// The version of that service.
+    pub version: VersionName,
+    /// Hosts and path.
+    pub claim: Claim,
+    /// How it is checked.
+    pub check: Check,
+    /// How long requests in flight may take once it is being stopped.
+    #[serde(serialize_with = "as_millis", rename = "drainMs")]
+    pub drain: Duration,
+}
+
+/// What made a provider look.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Hint {
+    /// The event (`start`, `kill`, …), or `list` and `resync`.
+    pub action: String,
+    /// When the provider saw it.
+    pub at: Timestamp,
+}
+
+/// One container (or entry), with everything the provider found in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Discovered {
+    /// The provider's own full id.
+    pub id: String,
+    /// The name people know it by.
+    pub name: String,
+    /// When it was created; the older of two that disagree is the incumbent.
+    pub created: Timestamp,
+    /// Whether its owner asked tidegate to route it.
+    pub enabled: bool,
+    /// What it is doing.
+    pub phase: Phase,
+    /// What Docker's HEALTHCHECK says; `None` when it has none.
+    pub health: Option<DockerHealth>,
+    /// It was told to stop, and is given up at that moment at the latest.
+    pub terminating: Option<Timestamp>,
+    /// Its instances. Only a running or paused container has any.
+    pub instances: Vec<Instance>,
+    /// What is wrong with its labels, ports and networks.
+    pub problems: Vec<Problem>,
+    /// What made the provider look.
+    pub hint: Hint,
+    /// When the facts above were read.
+    pub observed_at: Timestamp,
+}
+
+impl Discovered {
+    /// How problems name it.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        format!("container {} ({})", self.name, short_id(&self.id))
+    }
+}
+
+/// What a provider sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// Everything there is, replacing what was known of this provider.
+    Reset(Vec<Discovered>),
+    /// One container, new or changed.
+    Upsert(Box<Discovered>),
+    /// One container that is gone, by its full id.
+    Remove(String),
+    /// The provider's own problems now, replacing those it sent before (an unreachable engine, a failed inspect). What was
+    /// discovered stays.
+    Problems(Vec<Problem>),
+}
+
+fn as_millis<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}

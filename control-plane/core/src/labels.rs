@@ -1,0 +1,496 @@
+//! What `tidegate.*` labels mean. [`interpret`] turns the facts of one container into a [`Discovered`]: instances where
+//! everything is clear, problems where it is not. A container with any label error is not routed, and hurts no other.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::container::Container;
+use crate::instance::{Check, CheckKind, Claim, DEFAULT_DRAIN, Discovered, Hint, Instance, InstanceId, Phase};
+use crate::name::NameError;
+use crate::{Code, Problem, ServiceName, Timestamp, VersionName, duration, suggest};
+
+/// The prefix of every label of ours.
+pub const PREFIX: &str = "tidegate.";
+/// The label that opts a container in.
+pub const ENABLE: &str = "tidegate.enable";
+
+/// Every label that means something, with one line for people.
+pub const SCHEMA: &[(&str, &str)] = &[
+    ("tidegate.enable", "`true` opts the container in"),
+    ("tidegate.service", "the service; else Compose's PROJECT-SERVICE, else the container's name"),
+    ("tidegate.version", "the version; else `default`"),
+    ("tidegate.host", "host names, separated by commas"),
+    ("tidegate.path", "path prefix; else `/`"),
+    ("tidegate.port", "the port; not needed when exactly one TCP port is exposed"),
+    ("tidegate.network", "the network whose address Envoy uses"),
+    ("tidegate.check.type", "tcp, http, docker or none; else tcp"),
+    ("tidegate.check.path", "what an http check asks for; else `/`"),
+    ("tidegate.check.interval", "from check to check; else 2s"),
+    ("tidegate.check.timeout", "how long one check may take; else 1s"),
+    ("tidegate.check.rise", "successes in a row to become ready again; else 2"),
+    ("tidegate.check.fall", "failures in a row to become not ready; else 2"),
+    ("tidegate.drain", "grace of requests in flight when it is stopped; else 10s"),
+];
+
+/// Labels of ours on one container (threats T13); beyond it the container is quarantined, never truncated.
+const MAX_LABELS: usize = 64;
+/// Bytes of one key.
+const MAX_KEY: usize = 128;
+/// Bytes of one value.
+const MAX_VALUE: usize = 1024;
+/// Host names of one container.
+const MAX_HOSTS: usize = 32;
+
+/// Where Envoy stands, as far as the choice of an address needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// The network that Envoy shares with containers (`edge.network`).
+    pub network: Option<String>,
+}
+
+/// When and why a container was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// What made the provider look.
+    pub hint: Hint,
+    /// When the facts were read.
+    pub observed_at: Timestamp,
+    /// It was told to stop and is given up at that moment at the latest; inspect does not show it.
+    pub terminating: Option<Timestamp>,
+}
+
+/// Whether the labels opt in. Only `true` does.
+#[must_use]
+pub fn is_enabled(labels: &BTreeMap<String, String>) -> bool {
+    labels.get(ENABLE).is_some_and(|value| value.trim() == "true")
+}
+
+/// What one container means for tidegate.
+#[must_use]
+pub fn interpret(container: &Container, placement: &Placement, sighting: Sighting) -> Discovered {
+    let mut discovered = Discovered {
+        id: container.id.clone(),
+        name: crate::problem::printable(&container.name),
+        created: container.created,
+        enabled: is_enabled(&container.labels),
+        phase: container.phase.clone(),
+        health: container.health,
+        terminating: sighting.terminating,
+        instances: Vec::new(),
+        problems: Vec::new(),
+        hint: sighting.hint,
+        observed_at: sighting.observed_at,
+    };
+    let ours = Ours::of(container);
+    if ours.labels.is_empty() {
+        return discovered;
+    }
+    let mut reader = Reader { subject: discovered.subject(), problems: Vec::new() };
+    if let Some(problem) = reader.over_limit(&ours) {
+        discovered.problems = vec![problem];
+        return discovered;
+    }
+    if !discovered.enabled {
+        discovered.problems = reader.not_enabled(&ours);
+        return discovered;
+    }
+    let instance = reader.instance(container, &ours, placement);
+    discovered.problems = reader.problems;
+    if let Some(instance) = instance
+        && matches!(container.phase, Phase::Running | Phase::Paused)
+        && discovered.problems.iter().all(|problem| problem.severity != crate::Severity::Error)
+    {
+        discovered.instances.push(instance);
+    }
+    discovered
+}
+
+/// The labels that begin with our prefix, values trimmed.
+struct Ours<'a> {
+    labels: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> Ours<'a> {
+    fn of(container: &'a Container) -> Self {
+        let labels = container
+            .labels
+            .iter()
+            .filter(|(key, _)| key.starts_with(PREFIX) || key.as_str() == "tidegate")
+            .map(|(key, value)| (key.as_str(), value.trim()))
+            .collect();
+        Self { labels }
+    }
+
+    fn get(&self, key: &str) -> Option<&'a str> {
+        self.labels.get(key).copied()
+    }
+}
+
+/// Reads labels and keeps the problems it finds.
+struct Reader {
+    subject: String,
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    fn over_limit(&self, ours: &Ours<'_>) -> Option<Problem> {
+        let reason = if ours.labels.len() > MAX_LABELS {
+            format!("it has {} tidegate labels; {MAX_LABELS} are allowed", ours.labels.len())
+        } else if let Some(key) = ours.labels.keys().find(|key| key.len() > MAX_KEY) {
+            format!("a label's key has {} bytes; {MAX_KEY} are allowed", key.len())
+        } else if let Some((key, value)) = ours.labels.iter().find(|(_, value)| value.len() > MAX_VALUE) {
+            format!("the value of `{key}` has {} bytes; {MAX_VALUE} are allowed", value.len())
+        } else {
+            return None;
+        };
+        Some(self.problem(Code::LabelLimit, &reason, "use fewer or shorter labels"))
+    }
+
+    fn not_enabled(&self, ours: &Ours<'_>) -> Vec<Problem> {
+        let problem = match ours.get(ENABLE) {
+            Some("false") => return Vec::new(),
+            Some(other) => {
+                self.problem(Code::InvalidLabel, &format!("`{ENABLE}` is {other:?}"), "write `true` or `false`")
+            }
+            None => self
+                .problem(
+                    Code::NotEnabled,
+                    &format!("it has the label `{}` but not `{ENABLE}`", ours.labels.keys().next().unwrap_or(&PREFIX)),
+                    &format!("add the label `{ENABLE}=true`, or `{ENABLE}=false` to say that this is meant"),
+                )
+                .warning(),
+        };
+        vec![problem]
+    }
+
+    fn problem(&self, code: Code, reason: &str, cure: &str) -> Problem {
+        Problem::error(code, &self.subject, reason, "this container is not routed; others are unaffected", cure)
+    }
+
+    fn report(&mut self, code: Code, reason: &str, cure: &str) {
+        let problem = self.problem(code, reason, cure);
+        self.problems.push(problem);
+    }
+
+    fn invalid(&mut self, key: &str, reason: &str, cure: &str) {
+        self.report(Code::InvalidLabel, &format!("`{key}`: {reason}"), cure);
+    }
+
+    fn instance(&mut self, container: &Container, ours: &Ours<'_>, placement: &Placement) -> Option<Instance> {
+        self.unknown(ours);
+        let service = self.service(container, ours);
+        let version = self.version(ours);
+        let claim = self.claim(ours);
+        let port = self.port(container, ours);
+        let address = self.address(container, ours, placement);
+        let check = self.check(container, ours);
+        let drain = self.duration(ours, "tidegate.drain", DEFAULT_DRAIN);
+        let (network, ip) = address?;
+        Some(Instance {
+            id: InstanceId {
+                container: container.id.clone(),
+                started_at: container.started_at.clone(),
+                network,
+                address: SocketAddr::new(ip, port?),
+            },
+            service: service?,
+            version: version?,
+            claim: claim?,
+            check: check?,
+            drain: drain?,
+        })
+    }
+
+    fn unknown(&mut self, ours: &Ours<'_>) {
+        let known = || SCHEMA.iter().map(|(key, _)| *key);
+        for key in ours.labels.keys().filter(|key| !known().any(|name| name == **key)) {
+            let cure = suggest::did_you_mean(key, known(), || {
+                format!("the labels are {}", known().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))
+            });
+            self.report(Code::UnknownLabel, &format!("there is no label `{key}`"), &cure);
+        }
+    }
+
+    fn service(&mut self, container: &Container, ours: &Ours<'_>) -> Option<ServiceName> {
+        let label = |key: &str| container.labels.get(key).map(String::as_str);
+        let (origin, name) = match (
+            ours.get("tidegate.service"),
+            label("com.docker.compose.project"),
+            label("com.docker.compose.service"),
+        ) {
+            (Some(name), _, _) => ("`tidegate.service`", name.to_owned()),
+            (None, Some(project), Some(service)) => ("Compose's project and service", format!("{project}-{service}")),
+            (None, _, _) => ("the container's name", container.name.clone()),
+        };
+        self.name(origin, &name, ServiceName::new, "set the label `tidegate.service`")
+    }
+
+    fn version(&mut self, ours: &Ours<'_>) -> Option<VersionName> {
+        match ours.get("tidegate.version") {
+            None => Some(VersionName::default_version()),
+            Some(name) => self.name("`tidegate.version`", name, VersionName::new, "use a name such as `v2` or `1.8.2`"),
+        }
+    }
+
+    fn name<T>(&mut self, origin: &str, name: &str, new: fn(&str) -> Result<T, NameError>, cure: &str) -> Option<T> {
+        new(name)
+            .map_err(|error| {
+                self.report(Code::InvalidLabel, &format!("{origin} gives the name {name:?}, but {error}"), cure);
+            })
+            .ok()
+    }
+
+    fn claim(&mut self, ours: &Ours<'_>) -> Option<Claim> {
+        let before = self.problems.len();
+        let mut hosts = Vec::new();
+        for host in ours.get("tidegate.host").iter().flat_map(|list| list.split(',')).map(str::trim) {
+            match validate_host(host) {
+                Ok(host) => hosts.push(host),
+                Err(reason) => {
+                    self.invalid(
+                        "tidegate.host",
+                        &reason,
+                        "write host names such as `shop.example.com`, separated by commas",
+                    );
+                }
+            }
+        }
+        if hosts.len() > MAX_HOSTS {
+            self.invalid(
+                "tidegate.host",
+                &format!("{} hosts; {MAX_HOSTS} are allowed", hosts.len()),
+                "name fewer hosts",
+            );
+        }
+        hosts.sort_unstable();
+        hosts.dedup();
+        let path = ours.get("tidegate.path").unwrap_or("/");
+        if let Err(reason) = validate_path(path) {
+            self.invalid("tidegate.path", &reason, "write a prefix such as `/` or `/api`");
+        }
+        (self.problems.len() == before).then(|| Claim { hosts, path: path.to_owned() })
+    }
+
+    fn port(&mut self, container: &Container, ours: &Ours<'_>) -> Option<u16> {
+        if let Some(text) = ours.get("tidegate.port") {
+            return match text.parse::<u16>() {
+                Ok(port) if port > 0 => Some(port),
+                _ => {
+                    self.invalid("tidegate.port", &format!("{text:?} is not a port"), "write a number from 1 to 65535");
+                    None
+                }
+            };
+        }
+        match container.tcp_ports.as_slice() {
+            [port] => Some(*port),
+            [] => {
+                self.report(
+                    Code::UnclearPort,
+                    "it exposes no TCP port and has no label `tidegate.port`",
+                    "set the label `tidegate.port`",
+                );
+                None
+            }
+            several => {
+                let list = several.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+                self.report(
+                    Code::UnclearPort,
+                    &format!("it exposes several TCP ports ({list}) and has no label `tidegate.port`"),
+                    "set the label `tidegate.port` to one of them",
+                );
+                None
+            }
+        }
+    }
+
+    /// The choice of a network: the label, else the network that Envoy shares, else the only one, else Compose's default of
+    /// the project, else a problem: never a guess (`docker-events.md`, traefik/traefik#5040).
+    fn address(&mut self, container: &Container, ours: &Ours<'_>, placement: &Placement) -> Option<(String, IpAddr)> {
+        if !matches!(container.phase, Phase::Running | Phase::Paused) {
+            return None;
+        }
+        let candidates = || container.networks.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        if matches!(container.network_mode.as_str(), "host" | "none")
+            || container.network_mode.starts_with("container:")
+        {
+            self.report(
+                Code::NoAddress,
+                &format!("its network mode is `{}`, which has no address of its own", container.network_mode),
+                "put it on a bridge network",
+            );
+            return None;
+        }
+        let compose_default =
+            container.labels.get("com.docker.compose.project").map(|project| format!("{project}_default"));
+        let name = if let Some(name) = ours.get("tidegate.network") {
+            if !container.networks.contains_key(name) {
+                let cure = suggest::did_you_mean(name, container.networks.keys().map(String::as_str), || {
+                    format!(
+                        "it is on {}",
+                        if container.networks.is_empty() { "no network".to_owned() } else { candidates() }
+                    )
+                });
+                self.invalid("tidegate.network", &format!("the container is not on a network {name:?}"), &cure);
+                return None;
+            }
+            name
+        } else if let Some(name) = placement.network.as_deref().filter(|name| container.networks.contains_key(*name)) {
+            name
+        } else if container.networks.len() == 1 {
+            container.networks.keys().next()?
+        } else if let Some(name) = compose_default.as_deref().filter(|name| container.networks.contains_key(*name)) {
+            name
+        } else if container.networks.is_empty() {
+            self.report(Code::NoAddress, "it is on no network", "connect it to a network that Envoy reaches");
+            return None;
+        } else {
+            self.report(
+                Code::AmbiguousNetwork,
+                &format!("it is on several networks ({}) and nothing says which one Envoy reaches", candidates()),
+                "set the label `tidegate.network`, or `edge.network` in tidegate.yaml",
+            );
+            return None;
+        };
+        match container.networks.get(name).copied().flatten() {
+            Some(ip) if is_refused(ip) => {
+                self.report(
+                    Code::NoAddress,
+                    &format!("its address on `{name}` is {ip}, which is not a container's own"),
+                    "put it on a bridge network",
+                );
+                None
+            }
+            Some(ip) => Some((name.to_owned(), ip)),
+            None => {
+                self.report(
+                    Code::NoAddress,
+                    &format!("it has no address on the network `{name}` (yet)"),
+                    "none needed when it is just starting; else reconnect it with `docker network connect`",
+                );
+                None
+            }
+        }
+    }
+
+    fn check(&mut self, container: &Container, ours: &Ours<'_>) -> Option<Check> {
+        let default = Check::default();
+        let path = ours.get("tidegate.check.path");
+        if let Some(path) = path
+            && let Err(reason) = validate_path(path.split('?').next().unwrap_or(path))
+        {
+            self.invalid("tidegate.check.path", &reason, "write a path such as `/healthz`");
+            return None;
+        }
+        let kinds = ["tcp", "http", "docker", "none"];
+        let kind = match ours.get("tidegate.check.type") {
+            None | Some("tcp") => Some(CheckKind::Tcp),
+            Some("http") => Some(CheckKind::Http { path: path.unwrap_or("/").to_owned() }),
+            Some("docker") if container.health.is_none() => {
+                self.invalid(
+                    "tidegate.check.type",
+                    "it is `docker`, but the container has no HEALTHCHECK",
+                    "add a HEALTHCHECK to the image, or use the type `tcp` or `http`",
+                );
+                None
+            }
+            Some("docker") => Some(CheckKind::Docker),
+            Some("none") => Some(CheckKind::None),
+            Some(other) => {
+                let cure = suggest::did_you_mean(other, kinds, || "use tcp, http, docker or none".to_owned());
+                self.invalid("tidegate.check.type", &format!("there is no check {other:?}"), &cure);
+                None
+            }
+        };
+        if path.is_some() && !matches!(kind, Some(CheckKind::Http { .. }) | None) {
+            self.invalid(
+                "tidegate.check.path",
+                "only an http check has a path",
+                "add the label `tidegate.check.type=http`",
+            );
+        }
+        let interval = self.duration(ours, "tidegate.check.interval", default.interval);
+        let timeout = self.duration(ours, "tidegate.check.timeout", default.timeout);
+        let rise = self.threshold(ours, "tidegate.check.rise", default.rise);
+        let fall = self.threshold(ours, "tidegate.check.fall", default.fall);
+        Some(Check { kind: kind?, interval: interval?, timeout: timeout?, rise: rise?, fall: fall? })
+    }
+
+    fn duration(&mut self, ours: &Ours<'_>, key: &str, default: Duration) -> Option<Duration> {
+        let Some(text) = ours.get(key) else { return Some(default) };
+        let (least, most) = (Duration::from_millis(10), Duration::from_hours(1));
+        match duration::parse(text) {
+            Ok(duration) if (least..=most).contains(&duration) => return Some(duration),
+            Ok(_) => self.invalid(key, &format!("{text:?} is out of range"), "use a duration from 10ms to 1h"),
+            Err(reason) => self.invalid(key, &reason, "use a duration such as `500ms` or `2s`"),
+        }
+        None
+    }
+
+    fn threshold(&mut self, ours: &Ours<'_>, key: &str, default: u32) -> Option<u32> {
+        let Some(text) = ours.get(key) else { return Some(default) };
+        match text.parse::<u32>() {
+            Ok(number @ 1..=100) => Some(number),
+            _ => {
+                self.invalid(
+                    key,
+                    &format!("{text:?} is not a whole number from 1 to 100"),
+                    "write a number such as `2`",
+                );
+                None
+            }
+        }
+    }
+}
+
+/// An address that no container has of its own: a check or a route to it would reach the host or its cloud's metadata
+/// service (threats T8).
+fn is_refused(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || ip.is_multicast(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified() || ip.is_multicast(),
+    }
+}
+
+/// A host name as Envoy matches it: lower-case ASCII labels (RFC 1123), without port.
+pub(crate) fn validate_host(host: &str) -> Result<String, String> {
+    if host.is_empty() {
+        return Err("a host name is empty".to_owned());
+    }
+    if !host.is_ascii() {
+        return Err(format!("{host:?} is not ASCII: write international names in their `xn--` form"));
+    }
+    if host.len() > 253 {
+        return Err("a host name is longer than 253 characters".to_owned());
+    }
+    let host = host.to_ascii_lowercase();
+    for label in host.split('.') {
+        let fits = !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-');
+        if !fits {
+            return Err(format!("{host:?} is not a host name"));
+        }
+    }
+    Ok(host)
+}
+
+/// A path of RFC 3986 characters that begins with `/`, without query, fragment and dot segments.
+pub(crate) fn validate_path(path: &str) -> Result<(), String> {
+    if !path.starts_with('/') {
+        return Err(format!("{path:?} does not begin with `/`"));
+    }
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&b);
+    if let Some(bad) = path.chars().find(|c| !u8::try_from(*c).is_ok_and(allowed)) {
+        return Err(format!("{path:?} has the character {bad:?}, which a path cannot have"));
+    }
+    if path.split('/').any(|segment| segment == "." || segment == "..") {
+        return Err(format!("{path:?} has a dot segment"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

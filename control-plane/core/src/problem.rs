@@ -1,0 +1,210 @@
+//! Problems: the only way tidegate reports what is wrong with input. A problem has a code, a subject, a reason, an effect
+//! and a cure, and never stops anything but its subject.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $title:literal;)*) => {
+        /// What kind of problem it is. The texts (`TG0103`) are stable: others search for them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code { $($(#[$doc])* $name,)* }
+
+        impl Code {
+            /// Every code, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The stable text, such as `TG0103`.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// One line that says what the code stands for.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$name => $title,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// A label's value cannot be used.
+    InvalidLabel = "TG0101", "a label's value cannot be used";
+    /// No port, or several and none named.
+    UnclearPort = "TG0102", "the port of a container is not clear";
+    /// A `tidegate.*` label that does not exist.
+    UnknownLabel = "TG0103", "a label that does not exist";
+    /// Several networks and no rule that chooses one.
+    AmbiguousNetwork = "TG0104", "several networks, and no rule that chooses one";
+    /// The container has no address that Envoy could use.
+    NoAddress = "TG0105", "a container without an address that Envoy can use";
+    /// More or larger labels than the limits allow.
+    LabelLimit = "TG0106", "more or larger labels than allowed";
+    /// Labels without `tidegate.enable`.
+    NotEnabled = "TG0107", "tidegate labels on a container that is not enabled";
+    /// The Docker engine does not answer.
+    DockerUnreachable = "TG0110", "the Docker engine does not answer";
+    /// One container could not be inspected; what was known of it stays.
+    InspectFailed = "TG0111", "a container could not be inspected";
+    /// The host and path belong to another service.
+    HostClaimed = "TG0201", "a host and path that another service has";
+    /// A container disagrees with its service.
+    Disagreement = "TG0202", "a container that disagrees with its service";
+    /// A service that no route leads to.
+    NoHost = "TG0203", "a service without a host";
+    /// An instance that is not ready for a reason its owner can mend.
+    NotReady = "TG0210", "an instance is not ready";
+    /// A service without any ready instance.
+    NoReadyInstance = "TG0211", "a service without a ready instance";
+    /// The configuration is invalid; the last valid one stays.
+    InvalidConfig = "TG0401", "the configuration is invalid";
+    /// The configuration cannot be read; the last valid one stays.
+    UnreadableConfig = "TG0402", "the configuration cannot be read";
+    /// The configuration names something that does not exist (yet).
+    UnknownReference = "TG0403", "the configuration names what does not exist";
+    /// A change that only a restart puts in force.
+    RestartNeeded = "TG0404", "a change that only a restart puts in force";
+    /// Envoy refused a resource; its last accepted version stays.
+    ResourceRejected = "TG0501", "Envoy refused a resource";
+    /// No Envoy is connected.
+    NoEnvoy = "TG0502", "no Envoy is connected";
+    /// Envoy cannot be found, started, or is of another version.
+    EnvoyUnusable = "TG0503", "Envoy cannot be used";
+    /// An address is in use.
+    AddressInUse = "TG0504", "an address is in use";
+    /// The filter crashed in an Envoy; traffic goes on unsticky until it has healed.
+    FilterCrashed = "TG0601", "the filter crashed";
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// How bad a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The subject gets no traffic, or what was asked for is not in force.
+    Error,
+    /// It works, but not as well as it should.
+    Warning,
+    /// Worth knowing.
+    Notice,
+}
+
+/// A finding about one subject.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What kind it is.
+    pub code: Code,
+    /// What it is about: `container shop-1 (3f9c1a2b77d0)`, `service shop`, `tidegate.yaml:4:3`.
+    pub subject: String,
+    /// What is wrong.
+    pub reason: String,
+    /// What follows from it.
+    pub effect: String,
+    /// What to do about it.
+    pub cure: String,
+}
+
+impl Problem {
+    /// An error. Texts that may hold foreign bytes (label values, Envoy's words) are escaped here, once, so that no
+    /// control character reaches a terminal.
+    #[must_use]
+    pub fn error(
+        code: Code,
+        subject: impl AsRef<str>,
+        reason: impl AsRef<str>,
+        effect: impl AsRef<str>,
+        cure: impl AsRef<str>,
+    ) -> Self {
+        Self {
+            severity: Severity::Error,
+            code,
+            subject: printable(subject.as_ref()),
+            reason: printable(reason.as_ref()),
+            effect: printable(effect.as_ref()),
+            cure: printable(cure.as_ref()),
+        }
+    }
+
+    /// The same finding, as a warning.
+    #[must_use]
+    pub fn warning(mut self) -> Self {
+        self.severity = Severity::Warning;
+        self
+    }
+
+    /// The same finding, as a notice.
+    #[must_use]
+    pub fn notice(mut self) -> Self {
+        self.severity = Severity::Notice;
+        self
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Notice => "notice",
+        };
+        write!(f, "{word}[{}]: {}: {}", self.code, self.subject, self.reason)?;
+        if !self.effect.is_empty() {
+            write!(f, "\n  effect: {}", self.effect)?;
+        }
+        if !self.cure.is_empty() {
+            write!(f, "\n  help: {}", self.cure)?;
+        }
+        Ok(())
+    }
+}
+
+/// `text` with control and bidirectional formatting characters escaped. Line feeds stay: Envoy's messages have them.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        let formatting =
+            matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        if c == '\n' || !(c.is_control() || formatting) {
+            out.push(c);
+        } else {
+            out.extend(c.escape_unicode());
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_bytes_never_reach_a_terminal() {
+        let problem = Problem::error(Code::InvalidLabel, "c \u{1b}[2J", "\u{202e}x\0", "", "");
+        assert_eq!(problem.to_string(), r"error[TG0101]: c \u{1b}[2J: \u{202e}x\u{0}");
+    }
+
+    #[test]
+    fn codes_are_unique() {
+        let mut seen: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), Code::ALL.len());
+    }
+}

@@ -1,0 +1,3 @@
+//! Sources of instances. Each sends updates into the inbox and knows nothing of Envoy.
+
+pub mod docker;

@@ -1,0 +1,5 @@
+//! The control plane's IO and wiring: discovery, probing, the reconcile loop, the servers and the command line. What any
+//! of it means is decided in `tidegate-core`.
+
+pub mod discovery;
+pub mod probe;
