@@ -2,9 +2,11 @@
 //! traffic is split, and which Envoy resources follow from all that. It has no clock, no IO, no async and no environment:
 //! time comes in as [`Timestamp`], facts come in as [`Input`]s, and equal facts give equal resources whatever their order.
 
+pub mod config;
 pub mod container;
 mod duration;
 pub mod health;
+pub mod input;
 pub mod instance;
 pub mod labels;
 pub mod name;
@@ -12,6 +14,7 @@ pub mod problem;
 mod suggest;
 mod time;
 
+pub use input::Input;
 pub use instance::{Discovered, Instance, InstanceId, Update};
 pub use name::{ProviderName, ServiceName, VersionName};
 pub use problem::{Code, Problem, Severity};
