@@ -1,1 +1,25 @@
-//! Skeleton.
+//! What the filter decides, without Envoy: the policy that the control plane writes and the filter reads, the bucket a
+//! client's key hashes to, and what to do with a request. Both sides compile against this crate, so neither can hold
+//! another opinion on where a key lands. Facts come in, a decision goes out; nothing here reads a header, a clock or a
+//! file, and nothing here panics, because a panic in the filter ends a worker's wasm VM (`failure_policy: FAIL_OPEN`).
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod bucket;
+mod decide;
+mod names;
+mod policy;
+
+pub use bucket::{BUCKETS, MAX_KEY, bucket, pick};
+pub use decide::{Decision, Refusal, decide, source_ip};
+pub use names::{BUCKET_HEADER, Counter, REASON_HEADER, counter_name, service_of_route};
+pub use policy::{HashOn, Policy, PolicyError, SCHEMA, ServicePolicy};

@@ -1,0 +1,192 @@
+//! What to do with a request of a service: leave it alone, give it a bucket, or refuse it.
+
+use crate::bucket::bucket;
+use crate::policy::{HashOn, Policy, ServicePolicy};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The policy does not know the service: not ours to touch.
+    Neutral,
+    /// Ours, but the request carries no key: left to Envoy's own random draw, right in weight and not sticky.
+    Unkeyed,
+    /// To be written to `x-tg-rand`, by which Envoy picks the version.
+    Bucket(u16),
+    /// To be answered here and now.
+    Refuse(Refusal),
+}
+
+/// An answer of 503 made at the edge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The token in `x-tidegate-reason`.
+    pub reason: &'static str,
+    /// Seconds, for `retry-after`.
+    pub retry_after_s: u32,
+    /// One plain sentence: a gRPC client reads it as `grpc-message`. It names no service: that is nobody's business.
+    pub body: &'static str,
+}
+
+const NO_READY_INSTANCE: &str = "no-ready-instance";
+
+/// Decides on a request of `service`. `fact` is asked, in the policy's order and only as far as needed, for what a
+/// source holds in this request: a header's value, or the peer's address as Envoy writes it (with or without a port).
+pub fn decide(policy: &Policy, service: &str, fact: impl FnMut(&HashOn) -> Option<Vec<u8>>) -> Decision {
+    match policy.services.get(service) {
+        None => Decision::Neutral,
+        Some(of_service) => of_service.decide(service, fact),
+    }
+}
+
+impl ServicePolicy {
+    /// As [`decide`], for a service whose policy is at hand.
+    pub fn decide(&self, service: &str, mut fact: impl FnMut(&HashOn) -> Option<Vec<u8>>) -> Decision {
+        if !self.ready {
+            return Decision::Refuse(Refusal {
+                reason: NO_READY_INSTANCE,
+                retry_after_s: self.retry_after_s,
+                body: "No instance of this service is ready.",
+            });
+        }
+        for source in &self.hash_on {
+            let Some(value) = fact(source) else { continue };
+            let key = match source {
+                HashOn::Header(_) => &value,
+                HashOn::SourceIp => source_ip(&value),
+            };
+            // An empty key would put everyone without one into one bucket, all on one version.
+            if !key.is_empty() {
+                return Decision::Bucket(bucket(service, &self.salt, key));
+            }
+        }
+        Decision::Unkeyed
+    }
+}
+
+/// The IP address in Envoy's `source.address`: `192.0.2.1:5000`, `[2001:db8::1]:5000`, or either one bare. The port is a
+/// connection's, not a client's.
+pub fn source_ip(address: &[u8]) -> &[u8] {
+    if let Some(bracketed) = address.strip_prefix(b"[") {
+        return bracketed.split(|&b| b == b']').next().unwrap_or_default();
+    }
+    let mut parts = address.split(|&b| b == b':');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(host), Some(_port), None) => host,
+        // No colon at all, or a bare IPv6 address.
+        _ => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn policy(hash_on: &[HashOn], ready: bool) -> Policy {
+        let shop = ServicePolicy {
+            salt: "r1".to_owned(),
+            hash_on: hash_on.to_vec(),
+            ready,
+            versions: vec!["v1".to_owned(), "v2".to_owned()],
+            retry_after_s: 3,
+        };
+        Policy { services: BTreeMap::from([("shop".to_owned(), shop)]), ..Policy::default() }
+    }
+
+    fn header(name: &str) -> HashOn {
+        HashOn::Header(name.to_owned())
+    }
+
+    /// A request with these headers, from this address.
+    fn request<'a>(headers: &'a [(&'a str, &'a str)], address: &'a str) -> impl Fn(&HashOn) -> Option<Vec<u8>> + 'a {
+        move |source| match source {
+            HashOn::Header(name) => headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_bytes().to_vec()),
+            HashOn::SourceIp => Some(address.as_bytes().to_vec()),
+        }
+    }
+
+    #[test]
+    fn first_present_key_wins() {
+        let sources = [header("x-user"), header("x-session"), HashOn::SourceIp];
+        type Row<'a> = (&'a [HashOn], &'a [(&'a str, &'a str)], Option<&'a str>);
+        let table: [Row; 8] = [
+            (&sources, &[("x-user", "alice"), ("x-session", "s")], Some("alice")),
+            (&sources, &[("x-session", "s")], Some("s")),
+            (&sources, &[("x-user", ""), ("x-session", "s")], Some("s")),
+            (&sources, &[], Some("192.0.2.1")),
+            (&sources[..2], &[], None),
+            (&sources[..1], &[("x-user", "")], None),
+            (&[], &[("x-user", "alice")], None),
+            (&[HashOn::SourceIp], &[("x-user", "alice")], Some("192.0.2.1")),
+        ];
+        for (hash_on, headers, key) in table {
+            let decision = decide(&policy(hash_on, true), "shop", request(headers, "192.0.2.1:5000"));
+            let expected = key.map_or(Decision::Unkeyed, |key| Decision::Bucket(bucket("shop", "r1", key.as_bytes())));
+            assert_eq!(decision, expected, "{hash_on:?} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn facts_are_asked_for_only_as_far_as_needed() {
+        let mut asked = Vec::new();
+        let sources = [header("x-user"), header("x-session"), HashOn::SourceIp];
+        decide(&policy(&sources, true), "shop", |source| {
+            asked.push(source.clone());
+            (asked.len() == 2).then(|| b"s".to_vec())
+        });
+        assert_eq!(asked, sources[..2]);
+    }
+
+    #[test]
+    fn service_without_ready_instance_is_refused_unseen() {
+        let decision = decide(&policy(&[HashOn::SourceIp], false), "shop", |_| panic!("asked for a fact"));
+        let Decision::Refuse(refusal) = decision else { panic!("{decision:?}") };
+        assert_eq!((refusal.reason, refusal.retry_after_s), ("no-ready-instance", 3));
+    }
+
+    #[test]
+    fn unknown_service_is_neutral() {
+        assert_eq!(decide(&policy(&[HashOn::SourceIp], false), "cart", |_| None), Decision::Neutral);
+        assert_eq!(decide(&Policy::default(), "shop", |_| None), Decision::Neutral);
+    }
+
+    #[test]
+    fn source_ip_has_neither_port_nor_brackets() {
+        let table = [
+            ("192.0.2.1:5000", "192.0.2.1"),
+            ("192.0.2.1", "192.0.2.1"),
+            ("[2001:db8::1]:5000", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("::1", "::1"),
+            ("", ""),
+            ("[", ""),
+            (":", ""),
+        ];
+        for (address, ip) in table {
+            assert_eq!(source_ip(address.as_bytes()), ip.as_bytes(), "{address}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_a_client_sends_makes_decide_panic(service: String, key: Vec<u8>, address: Vec<u8>, ready: bool) {
+            let _ = decide(&policy(&[header("x-user"), HashOn::SourceIp], ready), &service, |source| match source {
+                HashOn::Header(_) => Some(key.clone()),
+                HashOn::SourceIp => Some(address.clone()),
+            });
+            let _ = decide(&policy(&[HashOn::SourceIp], true), "shop", |_| Some(address.clone()));
+        }
+
+        #[test]
+        fn ports_do_not_matter(ip: std::net::IpAddr, a: u16, b: u16) {
+            let at = |port| std::net::SocketAddr::new(ip, port).to_string();
+            let (at_a, at_b) = (at(a), at(b));
+            let ip = ip.to_string();
+            prop_assert_eq!(source_ip(at_a.as_bytes()), ip.as_bytes());
+            prop_assert_eq!(source_ip(at_a.as_bytes()), source_ip(at_b.as_bytes()));
+        }
+    }
+}

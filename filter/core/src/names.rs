@@ -1,0 +1,67 @@
+//! Names that both sides must spell alike: headers, the service in a route's name, and the filter's counters in Envoy's
+//! `/stats` (there with `wasmcustom.` before them).
+
+/// Carries the bucket to Envoy's `weighted_clusters.header_name`; stripped from clients.
+pub const BUCKET_HEADER: &str = "x-tg-rand";
+
+/// On answers made at the edge: why.
+pub const REASON_HEADER: &str = "x-tidegate-reason";
+
+/// What the filter counts for a service. The series are bounded by the policy, never by what clients send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// Requests given a bucket.
+    Bucketed,
+    /// Requests without a key, left to Envoy's random draw.
+    Unkeyed,
+    /// Requests answered 503 here.
+    Refused,
+}
+
+impl Counter {
+    pub const ALL: [Self; 3] = [Self::Bucketed, Self::Unkeyed, Self::Refused];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Bucketed => "bucketed_total",
+            Self::Unkeyed => "unkeyed_total",
+            Self::Refused => "refused_total",
+        }
+    }
+}
+
+/// The counter's name in Envoy, without `wasmcustom.`.
+pub fn counter_name(service: &str, counter: Counter) -> String {
+    format!("tidegate.service.{service}.{}", counter.word())
+}
+
+/// The service a route belongs to: its name up to the first slash.
+pub fn service_of_route(route: &str) -> &str {
+    route.split_once('/').map_or(route, |(service, _)| service)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn route_names_its_service() {
+        for (route, service) in [("shop", "shop"), ("shop/stable", "shop"), ("shop/a/b", "shop"), ("", ""), ("/x", "")]
+        {
+            assert_eq!(service_of_route(route), service);
+        }
+    }
+
+    #[test]
+    fn counters_of_a_service_differ() {
+        let names = Counter::ALL.map(|counter| counter_name("shop", counter));
+        assert_eq!(
+            names,
+            [
+                "tidegate.service.shop.bucketed_total",
+                "tidegate.service.shop.unkeyed_total",
+                "tidegate.service.shop.refused_total"
+            ]
+        );
+    }
+}

@@ -1,0 +1,228 @@
+//! The policy: the JSON that travels from the control plane to the filter in the ECDS resource's `configuration`. Only
+//! services that need the filter are in it. Unknown fields are ignored, so a filter survives a newer control plane's
+//! additions; whatever an old filter must not misread raises [`SCHEMA`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The schema that this filter reads. A policy of another schema is not understood, hence not applied.
+pub const SCHEMA: u32 = 1;
+
+/// The default is neutral: no service, so the filter touches no request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    pub schema: u32,
+    /// Means nothing by itself: raising it makes the ECDS resource another one, which heals a crashed filter.
+    #[serde(default)]
+    pub generation: u64,
+    /// By service name.
+    #[serde(default)]
+    pub services: BTreeMap<String, ServicePolicy>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServicePolicy {
+    /// Part of what is hashed: another salt deals the buckets anew.
+    pub salt: String,
+    /// Where the key is taken from; the first present one wins. Empty: Envoy's own random draw.
+    #[serde(default)]
+    pub hash_on: Vec<HashOn>,
+    /// Whether some version has a ready instance. False: the filter answers 503 itself.
+    pub ready: bool,
+    /// In the order of the weighted clusters: `[stable, canary]`.
+    #[serde(default)]
+    pub versions: Vec<String>,
+    /// Seconds, in the refusal's `retry-after`.
+    pub retry_after_s: u32,
+}
+
+/// Where a client's key is taken from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HashOn {
+    /// A request header by its lower-case name; the first value, if there are several. Absent when empty.
+    Header(String),
+    /// The peer's address without its port.
+    SourceIp,
+}
+
+#[derive(Debug)]
+pub enum PolicyError {
+    /// Not JSON, or not a policy.
+    Malformed(serde_json::Error),
+    /// A policy of another schema than [`SCHEMA`].
+    Schema(u32),
+    /// The named service hashes on something that is no lower-case header name.
+    HeaderName { service: String, header: String },
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { schema: SCHEMA, generation: 0, services: BTreeMap::new() }
+    }
+}
+
+impl Policy {
+    /// Reads what [`Self::to_json`] wrote. No bytes at all are the neutral policy: what Envoy hands over when the
+    /// resource has no `configuration`, as in the listener's `default_config`.
+    pub fn parse(bytes: &[u8]) -> Result<Self, PolicyError> {
+        #[derive(Deserialize)]
+        struct Head {
+            schema: u32,
+        }
+        if bytes.is_empty() {
+            return Ok(Self::default());
+        }
+        // The schema first: what else another schema holds may not even have the same shape.
+        let head: Head = serde_json::from_slice(bytes).map_err(PolicyError::Malformed)?;
+        if head.schema != SCHEMA {
+            return Err(PolicyError::Schema(head.schema));
+        }
+        let policy: Self = serde_json::from_slice(bytes).map_err(PolicyError::Malformed)?;
+        for (service, of_service) in &policy.services {
+            for source in &of_service.hash_on {
+                if let HashOn::Header(header) = source
+                    && !is_header_name(header)
+                {
+                    return Err(PolicyError::HeaderName { service: service.clone(), header: header.clone() });
+                }
+            }
+        }
+        Ok(policy)
+    }
+
+    /// Equal policies give equal text.
+    pub fn to_json(&self) -> String {
+        // Every key is a string and no type here refuses to be written, so this cannot fail.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(error) => write!(f, "policy is malformed: {error}"),
+            Self::Schema(found) => write!(f, "policy has schema {found}, this filter reads schema {SCHEMA}"),
+            Self::HeaderName { service, header } => {
+                write!(f, "policy of service {service:?} hashes on {header:?}, which is no lower-case header name")
+            }
+        }
+    }
+}
+
+impl std::error::Error for PolicyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Malformed(error) => Some(error),
+            Self::Schema(_) | Self::HeaderName { .. } => None,
+        }
+    }
+}
+
+/// An RFC 9110 token in lower case.
+fn is_header_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SHOP: &str = r#"{"schema":1,"generation":7,"services":{"shop":{"salt":"r1","hashOn":[{"header":"x-user-id"},"sourceIp"],"ready":true,"versions":["v1","v2"],"retryAfterS":2}}}"#;
+
+    fn shop() -> Policy {
+        Policy {
+            generation: 7,
+            services: BTreeMap::from([(
+                "shop".to_owned(),
+                ServicePolicy {
+                    salt: "r1".to_owned(),
+                    hash_on: vec![HashOn::Header("x-user-id".to_owned()), HashOn::SourceIp],
+                    ready: true,
+                    versions: vec!["v1".to_owned(), "v2".to_owned()],
+                    retry_after_s: 2,
+                },
+            )]),
+            ..Policy::default()
+        }
+    }
+
+    #[test]
+    fn wire_form_is_stable() {
+        assert_eq!(shop().to_json(), SHOP);
+        assert_eq!(Policy::parse(SHOP.as_bytes()).unwrap(), shop());
+    }
+
+    #[test]
+    fn no_configuration_is_the_neutral_policy() {
+        assert_eq!(Policy::parse(b"").unwrap(), Policy::default());
+        assert_eq!(Policy::parse(Policy::default().to_json().as_bytes()).unwrap(), Policy::default());
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored() {
+        let newer = SHOP.replace(r#""ready":true"#, r#""ready":true,"shadow":{"to":"v3"}"#);
+        assert_eq!(Policy::parse(newer.as_bytes()).unwrap(), shop());
+    }
+
+    #[test]
+    fn another_schema_is_told_apart_from_nonsense_whatever_its_shape() {
+        assert!(matches!(Policy::parse(br#"{"schema":2,"services":["shop"]}"#), Err(PolicyError::Schema(2))));
+        for nonsense in ["{", "[]", "null", "{}", r#"{"schema":"1"}"#, r#"{"schema":1,"services":["shop"]}"#] {
+            assert!(matches!(Policy::parse(nonsense.as_bytes()), Err(PolicyError::Malformed(_))), "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn header_names_are_lower_case_tokens() {
+        for name in ["", "X-User", "x user", "x-user\r\n", "x:y", "ü"] {
+            let policy = SHOP.replace("\"x-user-id\"", &serde_json::to_string(name).unwrap());
+            let error = Policy::parse(policy.as_bytes()).unwrap_err();
+            assert!(matches!(&error, PolicyError::HeaderName { header, .. } if header == name), "{name:?}: {error}");
+        }
+    }
+
+    fn service_policy() -> impl Strategy<Value = ServicePolicy> {
+        let source = prop_oneof!["[a-z][a-z0-9-]{0,12}".prop_map(HashOn::Header), Just(HashOn::SourceIp)];
+        let sources = proptest::collection::vec(source, 0..3);
+        (any::<String>(), sources, any::<bool>(), any::<Vec<String>>(), any::<u32>()).prop_map(
+            |(salt, hash_on, ready, versions, retry_after_s)| ServicePolicy {
+                salt,
+                hash_on,
+                ready,
+                versions,
+                retry_after_s,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn every_policy_survives_the_wire(
+            generation: u64,
+            services in proptest::collection::btree_map(any::<String>(), service_policy(), 0..4),
+        ) {
+            let policy = Policy { generation, services, ..Policy::default() };
+            prop_assert_eq!(Policy::parse(policy.to_json().as_bytes()).unwrap(), policy);
+        }
+
+        #[test]
+        fn no_bytes_make_parse_panic(bytes: Vec<u8>) {
+            let _ = Policy::parse(&bytes);
+        }
+
+        #[test]
+        fn no_damage_to_a_policy_makes_parse_panic(at in 0..SHOP.len(), byte: u8, cut in 0..SHOP.len()) {
+            let mut bytes = SHOP.as_bytes().to_vec();
+            bytes[at] = byte;
+            bytes.truncate(cut);
+            let _ = Policy::parse(&bytes);
+        }
+    }
+}
