@@ -1,5 +1,168 @@
-//! `tidegate.yaml`: as typed ([`ConfigFile`]) and as valid ([`Config`]).
+//! `tidegate.yaml`, validated: [`parse`] reads the whole file and returns either a [`Config`] or every problem in it, each with
+//! line, column and cure. Nothing in it is guessed, and an unknown key is an error.
+
+mod reader;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde::Serialize;
+pub use tidegate_filter_core::HashOn;
+
+use crate::{Problem, ServiceName, VersionName};
+
+/// Where the edge listens unless the file says otherwise.
+pub const DEFAULT_EDGE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+/// Where xDS is served unless the file says otherwise.
+pub const DEFAULT_XDS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 18000);
+/// Where the API is served unless the file says otherwise.
+pub const DEFAULT_API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 18001);
+/// The local Docker engine.
+pub const DEFAULT_DOCKER: &str = "unix:///var/run/docker.sock";
+
+/// Basis points: a weight of 10,000 is all traffic.
+pub const WHOLE: u32 = tidegate_filter_core::BUCKETS;
 
 /// The valid configuration.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Config {}
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Config {
+    /// The Envoys that face clients.
+    pub edge: Edge,
+    /// Where xDS is served.
+    pub xds: SocketAddr,
+    /// Where the API is served.
+    pub api: SocketAddr,
+    /// The Docker engine: `unix:///PATH` or `tcp://HOST:PORT`.
+    pub docker: String,
+    /// What is declared about services.
+    pub services: BTreeMap<ServiceName, ServiceConfig>,
+}
+
+/// What an edge is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Edge {
+    /// Listeners by name; the name is also that of the route configuration.
+    pub listeners: Vec<Listener>,
+    /// The network that Envoy shares with containers; `None`: Envoy runs on the host.
+    pub network: Option<String>,
+    /// Where Envoy's admin interface listens; `None`: a unix socket in the state directory.
+    pub admin: Option<Admin>,
+}
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Listener {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// Where Envoy's admin interface listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Admin {
+    /// A loopback address.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix(String),
+}
+
+/// What is declared about one service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ServiceConfig {
+    /// The version that gets all traffic that no canary gets; ends the pool.
+    pub stable: Option<VersionName>,
+    /// The version under trial. Never without a stable one, never equal to it.
+    pub canary: Option<Canary>,
+}
+
+/// The version under trial.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Canary {
+    /// The version.
+    pub version: VersionName,
+    /// Its share in basis points, at most [`WHOLE`].
+    pub weight: u32,
+    /// Where a client's key is taken from, in order of preference. Empty: the split is not sticky.
+    pub hash_on: Vec<HashOn>,
+    /// Whether another canary version deals the buckets anew.
+    pub salt: Salt,
+}
+
+/// What the hash of a client is mixed with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Salt {
+    /// The canary's version: each rollout tries another set of clients first.
+    #[default]
+    Rollout,
+    /// Nothing but the service: the same clients are always first.
+    Service,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            edge: Edge {
+                listeners: vec![Listener { name: "web".to_owned(), address: DEFAULT_EDGE }],
+                network: None,
+                admin: None,
+            },
+            xds: DEFAULT_XDS,
+            api: DEFAULT_API,
+            docker: DEFAULT_DOCKER.to_owned(),
+            services: BTreeMap::new(),
+        }
+    }
+}
+
+impl Config {
+    /// What differs from `other` and is read at start only; each is named as in the file.
+    #[must_use]
+    pub fn needs_restart(&self, other: &Self) -> Vec<&'static str> {
+        let mut keys = Vec::new();
+        if self.xds != other.xds {
+            keys.push("xds.address");
+        }
+        if self.api != other.api {
+            keys.push("api.address");
+        }
+        if self.docker != other.docker {
+            keys.push("providers.docker.endpoint");
+        }
+        if self.edge.network != other.edge.network {
+            keys.push("edge.network");
+        }
+        if self.edge.admin != other.edge.admin {
+            keys.push("edge.admin");
+        }
+        keys
+    }
+}
+
+/// Reads a configuration. `file` is how problems name it.
+///
+/// # Errors
+/// Every problem found, in the order of the file.
+pub fn parse(file: &str, text: &str) -> Result<Config, Vec<Problem>> {
+    reader::read(file, text)
+}
+
+/// A weight in basis points as people write it: `12.5 %`, `10 %`.
+#[must_use]
+pub fn percent(basis_points: u32) -> String {
+    let (whole, rest) = (basis_points / 100, basis_points % 100);
+    match rest {
+        0 => format!("{whole} %"),
+        rest if rest % 10 == 0 => format!("{whole}.{} %", rest / 10),
+        rest => format!("{whole}.{rest:02} %"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,366 @@
+//! From the tree to the [`Config`]: each key is read by the function of its place, and every mistake becomes a problem.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::tree::{Node, Place, Value};
+use super::{Admin, Canary, Config, HashOn, Listener, Salt, ServiceConfig, WHOLE, tree};
+use crate::name::NameError;
+use crate::{Code, Problem, ServiceName, VersionName, suggest};
+
+const EFFECT: &str = "the file is not used; what was in force stays";
+
+pub(super) fn read(file: &str, text: &str) -> Result<Config, Vec<Problem>> {
+    let mut reader = Reader { file, problems: Vec::new() };
+    let config = match tree::parse(text) {
+        Ok(root) => reader.root(&root),
+        Err((place, reason)) => {
+            reader.report(place, &format!("this is not YAML: {reason}"), "mend the syntax at this place");
+            Config::default()
+        }
+    };
+    if reader.problems.is_empty() { Ok(config) } else { Err(reader.problems) }
+}
+
+struct Reader<'a> {
+    file: &'a str,
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn report(&mut self, place: Place, reason: &str, cure: &str) {
+        let subject = format!("{}:{}:{}", self.file, place.line, place.column);
+        self.problems.push(Problem::error(Code::InvalidConfig, subject, reason, EFFECT, cure));
+    }
+
+    /// The entries of a mapping with known keys; `null` is an empty one. Unknown keys are reported.
+    fn keys<'n>(&mut self, path: &str, node: &'n Node, known: &[&str]) -> BTreeMap<&'n str, &'n Node> {
+        let entries = self.entries(path, node);
+        for (place, key, _) in entries.iter().filter(|(_, key, _)| !known.contains(&key.as_str())) {
+            let cure =
+                suggest::did_you_mean(key, known.iter().copied(), || format!("the keys are {}", known.join(", ")));
+            let of = if path.is_empty() { "at the top of the file".to_owned() } else { format!("in `{path}`") };
+            self.report(*place, &format!("there is no key `{key}` {of}"), &cure);
+        }
+        entries.iter().map(|(_, key, value)| (key.as_str(), value)).collect()
+    }
+
+    fn entries<'n>(&mut self, path: &str, node: &'n Node) -> &'n [(Place, String, Node)] {
+        match &node.value {
+            Value::Map(entries) => entries,
+            Value::Null => &[],
+            other => {
+                let of = if path.is_empty() { "the file".to_owned() } else { format!("`{path}`") };
+                self.report(
+                    node.place,
+                    &format!("{of} is {}, not a mapping", other.kind()),
+                    "write `key: value` lines below it",
+                );
+                &[]
+            }
+        }
+    }
+
+    fn items<'n>(&mut self, path: &str, node: &'n Node) -> &'n [Node] {
+        match &node.value {
+            Value::List(items) => items,
+            Value::Null => &[],
+            other => {
+                self.report(
+                    node.place,
+                    &format!("`{path}` is {}, not a list", other.kind()),
+                    "write `- item` lines below it",
+                );
+                &[]
+            }
+        }
+    }
+
+    fn text<'n>(&mut self, path: &str, node: &'n Node) -> Option<&'n str> {
+        if let Value::Scalar(text) = &node.value {
+            return Some(text);
+        }
+        self.report(node.place, &format!("`{path}` is {}, not a single value", node.value.kind()), "write one value");
+        None
+    }
+
+    fn root(&mut self, root: &Node) -> Config {
+        let mut config = Config::default();
+        let keys = self.keys("", root, &["edge", "xds", "api", "providers", "services"]);
+        if let Some(node) = keys.get("edge") {
+            self.edge(node, &mut config);
+        }
+        for (key, slot) in [("xds", &mut config.xds), ("api", &mut config.api)] {
+            if let Some(node) = keys.get(key) {
+                let path = format!("{key}.address");
+                if let Some(address) = self.keys(key, node, &["address"]).get("address")
+                    && let Some(address) = self.loopback(&path, address)
+                {
+                    *slot = address;
+                }
+            }
+        }
+        if let Some(node) = keys.get("providers")
+            && let Some(node) = self.keys("providers", node, &["docker"]).get("docker")
+            && let Some(node) = self.keys("providers.docker", node, &["endpoint"]).get("endpoint")
+            && let Some(endpoint) = self.endpoint(node)
+        {
+            config.docker = endpoint;
+        }
+        if let Some(node) = keys.get("services") {
+            for (place, name, node) in self.entries("services", node) {
+                let service = self.name(*place, "a service", name, ServiceName::new);
+                let declared = self.service(name, node);
+                if let Some(service) = service {
+                    config.services.insert(service, declared);
+                }
+            }
+        }
+        config
+    }
+
+    fn edge(&mut self, node: &Node, config: &mut Config) {
+        let keys = self.keys("edge", node, &["listeners", "network", "admin"]);
+        if let Some(node) = keys.get("listeners") {
+            let mut listeners: Vec<Listener> = Vec::new();
+            for item in self.items("edge.listeners", node) {
+                let Some(listener) = self.listener(item) else { continue };
+                if let Some(twin) = listeners.iter().find(|l| l.name == listener.name || l.address == listener.address)
+                {
+                    let reason =
+                        format!("the listener `{}` has the name or the address of `{}`", listener.name, twin.name);
+                    self.report(item.place, &reason, "give each listener its own name and address");
+                    continue;
+                }
+                listeners.push(listener);
+            }
+            if listeners.is_empty() && self.problems.is_empty() {
+                self.report(
+                    node.place,
+                    "`edge.listeners` is empty",
+                    "leave the key out for the default, or name a listener",
+                );
+            }
+            config.edge.listeners = listeners;
+        }
+        if let Some(node) = keys.get("network") {
+            config.edge.network = self.text("edge.network", node).map(str::to_owned);
+        }
+        if let Some(node) = keys.get("admin") {
+            config.edge.admin = match self.text("edge.admin", node) {
+                Some(text) if text.starts_with("unix:") => {
+                    Some(Admin::Unix(text.trim_start_matches("unix:").trim_start_matches("//").to_owned()))
+                }
+                Some(_) => self.loopback("edge.admin", node).map(Admin::Tcp),
+                None => None,
+            };
+        }
+    }
+
+    fn listener(&mut self, node: &Node) -> Option<Listener> {
+        let keys = self.keys("edge.listeners", node, &["name", "address"]);
+        let (Some(name), Some(address)) = (keys.get("name"), keys.get("address")) else {
+            self.report(
+                node.place,
+                "a listener needs `name` and `address`",
+                "write { name: web, address: \"127.0.0.1:8080\" }",
+            );
+            return None;
+        };
+        let place = name.place;
+        let name = self.text("edge.listeners.name", name)?;
+        let name = self.name(place, "a listener", name, VersionName::new);
+        let address = self.address("edge.listeners.address", address);
+        Some(Listener { name: name?.as_str().to_owned(), address: address? })
+    }
+
+    fn address(&mut self, path: &str, node: &Node) -> Option<SocketAddr> {
+        let text = self.text(path, node)?;
+        match text.parse() {
+            Ok(address) => Some(address),
+            Err(_) => {
+                self.report(
+                    node.place,
+                    &format!("`{path}`: {text:?} is not an address"),
+                    "write IP:PORT, such as \"127.0.0.1:8080\"",
+                );
+                None
+            }
+        }
+    }
+
+    fn loopback(&mut self, path: &str, node: &Node) -> Option<SocketAddr> {
+        let address = self.address(path, node)?;
+        if address.ip().is_loopback() {
+            return Some(address);
+        }
+        let reason =
+            format!("`{path}`: {address} is not a loopback address, and nothing there would ask who is calling");
+        self.report(node.place, &reason, "use 127.0.0.1 or [::1]; to reach it from elsewhere, tunnel to it");
+        None
+    }
+
+    fn endpoint(&mut self, node: &Node) -> Option<String> {
+        let text = self.text("providers.docker.endpoint", node)?;
+        if text.starts_with("unix:///") || text.starts_with("tcp://") {
+            return Some(text.to_owned());
+        }
+        let reason = format!("`providers.docker.endpoint`: {text:?} is not an endpoint");
+        self.report(node.place, &reason, "write \"unix:///var/run/docker.sock\" or \"tcp://HOST:PORT\"");
+        None
+    }
+
+    fn name<T>(&mut self, place: Place, what: &str, name: &str, new: fn(&str) -> Result<T, NameError>) -> Option<T> {
+        match new(name) {
+            Ok(name) => Some(name),
+            Err(error) => {
+                self.report(place, &format!("{name:?} cannot be the name of {what}: {error}"), "use another name");
+                None
+            }
+        }
+    }
+
+    fn service(&mut self, name: &str, node: &Node) -> ServiceConfig {
+        let path = format!("services.{name}");
+        let keys = self.keys(&path, node, &["stable", "canary"]);
+        let stable = keys.get("stable").and_then(|node| {
+            let path = format!("{path}.stable");
+            let version = self.keys(&path, node, &["version"]).get("version").copied();
+            self.version(&path, node, version)
+        });
+        let canary = keys.get("canary").and_then(|node| self.canary(&format!("{path}.canary"), node));
+        if let (Some(node), Some(canary)) = (keys.get("canary"), &canary) {
+            if !keys.contains_key("stable") {
+                let reason = format!("`{path}` has a canary but no stable version to compare it with");
+                self.report(node.place, &reason, "add `stable: { version: … }`");
+            } else if stable.as_ref() == Some(&canary.version) {
+                let reason = format!("`{path}`: the canary is the stable version {:?} itself", canary.version.as_str());
+                self.report(node.place, &reason, "name another version, or remove `canary`");
+            }
+        }
+        ServiceConfig { stable, canary }
+    }
+
+    fn version(&mut self, path: &str, parent: &Node, node: Option<&Node>) -> Option<VersionName> {
+        let Some(node) = node else {
+            self.report(
+                parent.place,
+                &format!("`{path}` names no version"),
+                "add `version: …`, a value of the label `tidegate.version`",
+            );
+            return None;
+        };
+        let text = self.text(&format!("{path}.version"), node)?;
+        self.name(node.place, "a version", text, VersionName::new)
+    }
+
+    fn canary(&mut self, path: &str, node: &Node) -> Option<Canary> {
+        let keys = self.keys(path, node, &["version", "weight", "sessionAffinity"]);
+        let version = self.version(path, node, keys.get("version").copied());
+        let weight = match keys.get("weight") {
+            Some(node) => self.weight(&format!("{path}.weight"), node),
+            None => {
+                self.report(node.place, &format!("`{path}` has no weight"), "add `weight: 10` for 10 % of the traffic");
+                None
+            }
+        };
+        let (hash_on, salt) = match keys.get("sessionAffinity") {
+            Some(node) => self.affinity(&format!("{path}.sessionAffinity"), node),
+            None => (Vec::new(), Salt::default()),
+        };
+        Some(Canary { version: version?, weight: weight?, hash_on, salt })
+    }
+
+    /// Percent with at most two decimals, to basis points; by hand, because 0.29 × 100 is no whole number in floating point.
+    fn weight(&mut self, path: &str, node: &Node) -> Option<u32> {
+        let text = self.text(path, node)?;
+        let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
+        let digits = |s: &str| s.len() <= 3 && s.bytes().all(|b| b.is_ascii_digit());
+        let decimals = decimals.trim_end_matches('0');
+        let basis_points = (digits(whole) && !whole.is_empty() && digits(decimals) && decimals.len() <= 2)
+            .then(|| Some(whole.parse::<u32>().ok()? * 100 + format!("{decimals:0<2}").parse::<u32>().ok()?))
+            .flatten();
+        match basis_points {
+            Some(weight @ 0..=WHOLE) => Some(weight),
+            _ => {
+                let reason = format!("`{path}`: {text:?} is not a weight");
+                self.report(
+                    node.place,
+                    &reason,
+                    "write percent from 0 to 100 with at most two decimals, without a sign: 12.5",
+                );
+                None
+            }
+        }
+    }
+
+    fn affinity(&mut self, path: &str, node: &Node) -> (Vec<HashOn>, Salt) {
+        let keys = self.keys(path, node, &["hashOn", "salt"]);
+        let mut hash_on = Vec::new();
+        match keys.get("hashOn") {
+            Some(node) => {
+                for item in self.items(&format!("{path}.hashOn"), node) {
+                    hash_on.extend(self.hash_on(&format!("{path}.hashOn"), item));
+                }
+            }
+            None => {
+                self.report(node.place, &format!("`{path}` has no `hashOn`"), "add `hashOn: [ { header: X-User-Id } ]`")
+            }
+        }
+        let salt = match keys.get("salt").map(|node| (*node, self.text(&format!("{path}.salt"), node))) {
+            None | Some((_, Some("rollout"))) => Salt::Rollout,
+            Some((_, Some("service"))) => Salt::Service,
+            Some((_, None)) => Salt::default(),
+            Some((node, Some(other))) => {
+                let cure = suggest::did_you_mean(other, ["rollout", "service"], || "use rollout or service".to_owned());
+                self.report(node.place, &format!("`{path}.salt`: there is no salt {other:?}"), &cure);
+                Salt::default()
+            }
+        };
+        (hash_on, salt)
+    }
+
+    fn hash_on(&mut self, path: &str, node: &Node) -> Option<HashOn> {
+        let keys = self.keys(path, node, &["header", "sourceIp"]);
+        match (keys.get("header"), keys.get("sourceIp")) {
+            (Some(node), None) => {
+                let name = self.text(path, node)?.to_ascii_lowercase();
+                let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+                let ours = name.starts_with("x-tg-") || name.starts_with("x-tidegate-");
+                if name.is_empty() || name.len() > 128 || !name.bytes().all(token) {
+                    self.report(
+                        node.place,
+                        &format!("`{path}`: {name:?} is not a header name"),
+                        "write a name such as X-User-Id",
+                    );
+                } else if ours {
+                    let reason =
+                        format!("`{path}`: `{name}` is stripped from every request, so no client could have a key");
+                    self.report(node.place, &reason, "hash on a header that clients send");
+                } else {
+                    return Some(HashOn::Header(name));
+                }
+                None
+            }
+            (None, Some(node)) => match self.text(path, node)? {
+                "true" => Some(HashOn::SourceIp),
+                other => {
+                    self.report(
+                        node.place,
+                        &format!("`{path}`: sourceIp is {other:?}"),
+                        "write `sourceIp: true`, or leave the item out",
+                    );
+                    None
+                }
+            },
+            _ => {
+                self.report(
+                    node.place,
+                    &format!("an item of `{path}` is one of `header: NAME` and `sourceIp: true`"),
+                    "write one key an item",
+                );
+                None
+            }
+        }
+    }
+}

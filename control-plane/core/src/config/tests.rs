@@ -1,0 +1,122 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn problems(text: &str) -> Vec<String> {
+    parse("tidegate.yaml", text)
+        .expect_err("it is invalid")
+        .iter()
+        .map(|p| format!("{} | {} | {}", p.subject, p.reason, p.cure))
+        .collect()
+}
+
+#[test]
+fn no_file_and_an_empty_one_are_the_defaults() {
+    for text in ["", "\n# nothing\n", "services:\n", "{}"] {
+        assert_eq!(parse("f", text), Ok(Config::default()), "{text:?}");
+    }
+}
+
+#[test]
+fn a_whole_file_is_read() {
+    let text = r#"
+edge:   { listeners: [ { name: web, address: "127.0.0.1:8080" }, { name: alt, address: "0.0.0.0:81" } ], network: front }
+xds:    { address: "127.0.0.1:18000" }
+api:    { address: "[::1]:18001" }
+providers:
+  docker: { endpoint: "unix:///run/docker.sock" }
+services:
+  shop:
+    stable: { version: 1.10 }
+    canary:
+      version: "1.11"
+      weight: 0.29   # percent
+      sessionAffinity: { hashOn: [ { header: X-User-Id }, { sourceIp: true } ], salt: service }
+"#;
+    let config = parse("f", text).unwrap();
+    assert_eq!(config.edge.listeners.len(), 2);
+    assert_eq!(config.edge.network.as_deref(), Some("front"));
+    assert_eq!(config.docker, "unix:///run/docker.sock");
+    let shop = &config.services[&ServiceName::new("shop").unwrap()];
+    assert_eq!(shop.stable.as_ref().unwrap().as_str(), "1.10", "a version is the text as written, not a number");
+    let canary = shop.canary.as_ref().unwrap();
+    assert_eq!((canary.version.as_str(), canary.weight, canary.salt), ("1.11", 29, Salt::Service));
+    assert_eq!(canary.hash_on, [HashOn::Header("x-user-id".to_owned()), HashOn::SourceIp]);
+}
+
+#[test]
+fn weights_have_a_resolution_of_a_hundredth_of_a_percent() {
+    let weight = |text: &str| {
+        let text =
+            format!("services: {{ s: {{ stable: {{ version: a }}, canary: {{ version: b, weight: {text} }} }} }}");
+        parse("f", &text).ok().map(|c| c.services.values().next().unwrap().canary.as_ref().unwrap().weight)
+    };
+    for (text, basis_points) in [
+        ("0", 0),
+        ("0.01", 1),
+        ("0.5", 50),
+        ("10", 1000),
+        ("12.50", 1250),
+        ("99.99", 9999),
+        ("100", 10_000),
+        ("100.00", 10_000),
+    ] {
+        assert_eq!(weight(text), Some(basis_points), "{text}");
+    }
+    for text in ["-1", "100.01", "101", "0.001", "10%", "ten", "1e1", "NaN", ".5", "[10]", "99999999999"] {
+        assert_eq!(weight(text), None, "{text}");
+    }
+    assert_eq!([percent(1), percent(1250), percent(10_000)], ["0.01 %", "12.5 %", "100 %"]);
+}
+
+#[test]
+fn every_problem_is_reported_with_its_place_and_cure() {
+    let text = "\
+edge:
+  listners: []
+xds: { address: \"0.0.0.0:18000\" }
+services:
+  shop:
+    stable: { version: v1 }
+    canary: { version: v1, weight: 101 }
+  cart:
+    canary: { version: v2, weight: 5, sessionAffinity: { hashOn: [ { heather: X } ] } }
+";
+    assert_eq!(
+        problems(text),
+        [
+            "tidegate.yaml:2:3 | there is no key `listners` in `edge` | did you mean `listeners`?",
+            "tidegate.yaml:3:17 | `xds.address`: 0.0.0.0:18000 is not a loopback address, and nothing there would ask who is calling | use 127.0.0.1 or [::1]; to reach it from elsewhere, tunnel to it",
+            "tidegate.yaml:7:36 | `services.shop.canary.weight`: \"101\" is not a weight | write percent from 0 to 100 with at most two decimals, without a sign: 12.5",
+            "tidegate.yaml:9:70 | there is no key `heather` in `services.cart.canary.sessionAffinity.hashOn` | did you mean `header`?",
+            "tidegate.yaml:9:68 | an item of `services.cart.canary.sessionAffinity.hashOn` is one of `header: NAME` and `sourceIp: true` | write one key an item",
+            "tidegate.yaml:9:13 | `services.cart` has a canary but no stable version to compare it with | add `stable: { version: … }`",
+        ]
+    );
+}
+
+#[test]
+fn a_canary_is_not_the_stable_version_itself() {
+    let text = "services: { s: { stable: { version: a }, canary: { version: a, weight: 1 } } }";
+    assert!(problems(text)[0].contains("the canary is the stable version \"a\" itself"));
+}
+
+#[test]
+fn broken_yaml_is_one_problem_with_its_place() {
+    let found = problems("services:\n  shop: { stable: [\n");
+    assert_eq!(found.len(), 1);
+    assert!(found[0].contains("this is not YAML"), "{found:?}");
+    assert!(problems("services: {}\nservices: {}\n")[0].contains("services"), "a key that stands twice");
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "\\PC{0,200}") {
+        let _ = parse("f", &text);
+    }
+
+    #[test]
+    fn no_structured_text_panics(lines in proptest::collection::vec("( ){0,6}(services|shop|stable|canary|weight|version|edge|- )?:? ?[a-z0-9.{}\\[\\]\"&*!|>-]{0,12}", 0..12)) {
+        let _ = parse("f", &lines.join("\n"));
+    }
+}
