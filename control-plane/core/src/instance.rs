@@ -161,6 +161,18 @@ pub struct Claim {
     pub path: String,
 }
 
+/// That a container belongs to a version of a service, whether or not it runs just now: a service whose containers all
+/// stopped answers 503, not 404.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Membership {
+    /// The service it belongs to.
+    pub service: ServiceName,
+    /// The version of that service.
+    pub version: VersionName,
+    /// Hosts and path.
+    pub claim: Claim,
+}
+
 /// One instance of a service, as its provider sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Instance {
@@ -170,8 +182,6 @@ pub struct Instance {
     pub service: ServiceName,
     /// The version of that service.
     pub version: VersionName,
-    /// Hosts and path.
-    pub claim: Claim,
     /// How it is checked.
     pub check: Check,
     /// How long requests in flight may take once it is being stopped.
@@ -205,6 +215,8 @@ pub struct Discovered {
     pub health: Option<DockerHealth>,
     /// It was told to stop, and is given up at that moment at the latest.
     pub terminating: Option<Timestamp>,
+    /// The services it belongs to, running or not.
+    pub memberships: Vec<Membership>,
     /// Its instances. Only a running or paused container has any.
     pub instances: Vec<Instance>,
     /// What is wrong with its labels, ports and networks.

@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::container::Container;
-use crate::instance::{Check, CheckKind, Claim, DEFAULT_DRAIN, Discovered, Hint, Instance, InstanceId, Phase};
+use crate::instance::{
+    Check, CheckKind, Claim, DEFAULT_DRAIN, Discovered, Hint, Instance, InstanceId, Membership, Phase,
+};
 use crate::name::NameError;
 use crate::{Code, Problem, ServiceName, Timestamp, VersionName, duration, suggest};
 
@@ -77,6 +79,7 @@ pub fn interpret(container: &Container, placement: &Placement, sighting: Sightin
         phase: container.phase.clone(),
         health: container.health,
         terminating: sighting.terminating,
+        memberships: Vec::new(),
         instances: Vec::new(),
         problems: Vec::new(),
         hint: sighting.hint,
@@ -95,14 +98,22 @@ pub fn interpret(container: &Container, placement: &Placement, sighting: Sightin
         discovered.problems = reader.not_enabled(&ours);
         return discovered;
     }
-    let instance = reader.instance(container, &ours, placement);
+    let membership = reader.membership(container, &ours);
+    let clear = reader.problems.is_empty();
+    let endpoint = reader.endpoint(container, &ours, placement);
+    let reachable = reader.problems.is_empty();
     discovered.problems = reader.problems;
-    if let Some(instance) = instance
-        && matches!(container.phase, Phase::Running | Phase::Paused)
-        && discovered.problems.iter().all(|problem| problem.severity != crate::Severity::Error)
-    {
-        discovered.instances.push(instance);
+    let Some(membership) = membership.filter(|_| clear) else { return discovered };
+    if let Some((id, check, drain)) = endpoint.filter(|_| reachable) {
+        discovered.instances.push(Instance {
+            id,
+            service: membership.service.clone(),
+            version: membership.version.clone(),
+            check,
+            drain,
+        });
     }
+    discovered.memberships.push(membership);
     discovered
 }
 
@@ -177,29 +188,33 @@ impl Reader {
         self.report(Code::InvalidLabel, &format!("`{key}`: {reason}"), cure);
     }
 
-    fn instance(&mut self, container: &Container, ours: &Ours<'_>, placement: &Placement) -> Option<Instance> {
+    fn membership(&mut self, container: &Container, ours: &Ours<'_>) -> Option<Membership> {
         self.unknown(ours);
         let service = self.service(container, ours);
         let version = self.version(ours);
         let claim = self.claim(ours);
+        Some(Membership { service: service?, version: version?, claim: claim? })
+    }
+
+    /// Where the container is reached and how it is checked; `None` without a problem when it does not run.
+    fn endpoint(
+        &mut self,
+        container: &Container,
+        ours: &Ours<'_>,
+        placement: &Placement,
+    ) -> Option<(InstanceId, Check, Duration)> {
         let port = self.port(container, ours);
         let address = self.address(container, ours, placement);
         let check = self.check(container, ours);
         let drain = self.duration(ours, "tidegate.drain", DEFAULT_DRAIN);
         let (network, ip) = address?;
-        Some(Instance {
-            id: InstanceId {
-                container: container.id.clone(),
-                started_at: container.started_at.clone(),
-                network,
-                address: SocketAddr::new(ip, port?),
-            },
-            service: service?,
-            version: version?,
-            claim: claim?,
-            check: check?,
-            drain: drain?,
-        })
+        let id = InstanceId {
+            container: container.id.clone(),
+            started_at: container.started_at.clone(),
+            network,
+            address: SocketAddr::new(ip, port?),
+        };
+        Some((id, check?, drain?))
     }
 
     fn unknown(&mut self, ours: &Ours<'_>) {

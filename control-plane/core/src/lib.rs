@@ -2,15 +2,20 @@
 //! traffic is split, and which Envoy resources follow from all that. It has no clock, no IO, no async and no environment:
 //! time comes in as [`Timestamp`], facts come in as [`Input`]s, and equal facts give equal resources whatever their order.
 
-pub mod config;
-pub mod container;
-mod duration;
-pub mod health;
-pub mod input;
-pub mod instance;
-pub mod labels;
 pub mod name;
 pub mod problem;
+pub mod instance;
+pub mod container;
+pub mod labels;
+pub mod config;
+pub mod input;
+pub mod catalog;
+mod claims;
+pub mod health;
+pub mod rollout;
+pub mod service;
+pub mod state;
+mod duration;
 mod suggest;
 mod time;
 
@@ -18,4 +23,5 @@ pub use input::Input;
 pub use instance::{Discovered, Instance, InstanceId, Update};
 pub use name::{ProviderName, ServiceName, VersionName};
 pub use problem::{Code, Problem, Severity};
+pub use state::State;
 pub use time::Timestamp;

@@ -59,6 +59,8 @@ codes! {
     NotReady = "TG0210", "an instance is not ready";
     /// A service without any ready instance.
     NoReadyInstance = "TG0211", "a service without a ready instance";
+    /// A version that the configuration gives nothing.
+    Unrouted = "TG0212", "a version that the configuration gives no traffic";
     /// The configuration is invalid; the last valid one stays.
     InvalidConfig = "TG0401", "the configuration is invalid";
     /// The configuration cannot be read; the last valid one stays.

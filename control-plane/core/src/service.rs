@@ -1,0 +1,300 @@
+//! What is derived of one service: who belongs to it, what is ready, how its traffic is split and what is wrong. A view is a pure
+//! function of facts; it is what `compile` and every screen read.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::catalog::Catalog;
+use crate::claims::Claims;
+use crate::config::ServiceConfig;
+use crate::health::{Readiness, Verdict, readiness};
+use crate::instance::{Check, Claim, Discovered, Hint, Instance, InstanceId, Membership, Phase};
+use crate::rollout::{Census, Split, split};
+use crate::{Code, Problem, ServiceName, Timestamp, VersionName};
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceView {
+    /// Its name.
+    pub name: ServiceName,
+    /// The hosts that are its own, sorted.
+    pub hosts: Vec<String>,
+    /// Path prefix.
+    pub path: String,
+    /// Its versions, also those whose containers are all stopped.
+    pub versions: BTreeMap<VersionName, VersionView>,
+    /// How its traffic is split.
+    pub split: Split,
+    /// What is wrong with it.
+    pub problems: Vec<Problem>,
+}
+
+/// One version of a service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct VersionView {
+    /// Its instances, by id.
+    pub instances: Vec<InstanceView>,
+}
+
+/// One instance, judged.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceView {
+    /// Its identity.
+    pub id: InstanceId,
+    /// The container's name.
+    pub container: String,
+    /// Whether it is ready, and why.
+    pub readiness: Readiness,
+    /// Since when it is (or is not) ready.
+    pub since: Timestamp,
+    /// When it was first known.
+    pub first_seen: Timestamp,
+    /// It was told to stop.
+    pub terminating: Option<Timestamp>,
+    /// How it is checked.
+    pub check: Check,
+    /// What the container is doing.
+    pub phase: Phase,
+    /// What made the provider look last.
+    pub hint: Hint,
+    /// When its facts were read.
+    pub observed_at: Timestamp,
+    /// What its checks said last, and when.
+    pub verdict: Option<Verdict>,
+}
+
+impl InstanceView {
+    /// Ready, and not told to stop: it gets new requests.
+    #[must_use]
+    pub const fn is_serving(&self) -> bool {
+        self.readiness.is_ready() && self.terminating.is_none()
+    }
+}
+
+impl VersionView {
+    /// How many instances there are, and how many get new requests.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Census {
+            instances: count(self.instances.len()),
+            ready: count(self.instances.iter().filter(|instance| instance.is_serving()).count()),
+        }
+    }
+}
+
+impl ServiceView {
+    /// Whether some version that the split names has an instance that gets new requests.
+    #[must_use]
+    pub fn has_ready_instance(&self) -> bool {
+        self.split.versions().iter().filter_map(|v| self.versions.get(*v)).any(|v| v.census().ready > 0)
+    }
+}
+
+/// The claim of a service is that of its oldest container.
+pub(crate) fn claim_of<'a>(members: &[(&'a Discovered, &'a Membership)]) -> Option<(&'a Claim, Timestamp)> {
+    members.first().map(|(container, membership)| (&membership.claim, container.created))
+}
+
+/// The facts that a view is made from.
+pub(crate) struct Facts<'a> {
+    pub(crate) catalog: &'a Catalog,
+    pub(crate) claims: &'a Claims,
+    pub(crate) verdicts: &'a BTreeMap<InstanceId, Verdict>,
+    pub(crate) declared: Option<&'a ServiceConfig>,
+    pub(crate) before: Option<&'a ServiceView>,
+    pub(crate) now: Timestamp,
+}
+
+/// The view of a service; `None` when nothing belongs to it any more.
+pub(crate) fn view(name: &ServiceName, facts: &Facts<'_>) -> Option<ServiceView> {
+    let members = facts.catalog.members(name);
+    let (claim, _) = claim_of(&members)?;
+    let mut problems = Vec::new();
+    let mut versions: BTreeMap<VersionName, VersionView> = BTreeMap::new();
+    for (container, membership) in &members {
+        if membership.claim != *claim {
+            problems.push(disagreement(name, container, membership, claim, members[0].0));
+            continue;
+        }
+        let version = versions.entry(membership.version.clone()).or_default();
+        let own = container.instances.iter().filter(|i| i.service == *name && i.version == membership.version);
+        version.instances.extend(own.map(|instance| judge(container, instance, facts)));
+    }
+    for version in versions.values_mut() {
+        version.instances.sort_by(|a, b| a.id.cmp(&b.id));
+    }
+    let census = versions.iter().map(|(name, view)| (name.clone(), view.census())).collect();
+    let split = split(facts.declared, &census)?;
+    let (hosts, lost) = hosts(name, claim, facts.claims);
+    problems.extend(lost);
+    let view =
+        ServiceView { name: name.clone(), hosts, path: claim.path.clone(), versions, split, problems: Vec::new() };
+    problems.extend(routing_problems(&view, claim));
+    problems.extend(readiness_problems(&view));
+    Some(ServiceView { problems, ..view })
+}
+
+fn judge(container: &Discovered, instance: &Instance, facts: &Facts<'_>) -> InstanceView {
+    let before = facts
+        .before
+        .and_then(|view| view.versions.get(&instance.version))
+        .and_then(|version| version.instances.iter().find(|known| known.id == instance.id));
+    let verdict = facts.verdicts.get(&instance.id);
+    let readiness = readiness(&container.phase, container.health, &instance.check, verdict);
+    let since = before
+        .filter(|known| known.readiness.is_ready() == readiness.is_ready())
+        .map_or(facts.now, |known| known.since);
+    InstanceView {
+        id: instance.id.clone(),
+        container: container.name.clone(),
+        readiness,
+        since,
+        first_seen: before.map_or(facts.now, |known| known.first_seen),
+        terminating: container.terminating,
+        check: instance.check.clone(),
+        phase: container.phase.clone(),
+        hint: container.hint.clone(),
+        observed_at: container.observed_at,
+        verdict: verdict.cloned(),
+    }
+}
+
+fn hosts(name: &ServiceName, claim: &Claim, claims: &Claims) -> (Vec<String>, Vec<Problem>) {
+    let mut own = Vec::new();
+    let mut lost = Vec::new();
+    for host in &claim.hosts {
+        match claims.owner(host, &claim.path) {
+            Some(owner) if owner != name => lost.push(Problem::error(
+                Code::HostClaimed,
+                format!("service {name}"),
+                format!("`{host}{}` belongs to the service `{owner}`, which had it first", claim.path),
+                format!("requests for it go on reaching `{owner}`; `{name}` gets none there"),
+                "use another `tidegate.host` or `tidegate.path`, or remove the other service's containers",
+            )),
+            Some(_) | None => own.push(host.clone()),
+        }
+    }
+    (own, lost)
+}
+
+fn disagreement(
+    name: &ServiceName,
+    container: &Discovered,
+    membership: &Membership,
+    claim: &Claim,
+    eldest: &Discovered,
+) -> Problem {
+    let say = |claim: &Claim| format!("[{}]{}", claim.hosts.join(", "), claim.path);
+    Problem::error(
+        Code::Disagreement,
+        container.subject(),
+        format!(
+            "it claims {} for the service `{name}`, whose oldest container `{}` claims {}",
+            say(&membership.claim),
+            eldest.name,
+            say(claim)
+        ),
+        "this container is not routed while that one exists; others are unaffected",
+        "give all containers of a service the same `tidegate.host` and `tidegate.path`, or this one another `tidegate.service`",
+    )
+}
+
+fn routing_problems(view: &ServiceView, claim: &Claim) -> Vec<Problem> {
+    let name = &view.name;
+    let mut problems = Vec::new();
+    if claim.hosts.is_empty() {
+        problems.push(
+            Problem::error(
+                Code::NoHost,
+                format!("service {name}"),
+                "its containers have no label `tidegate.host`",
+                "no route at the edge leads to it",
+                format!("add a label such as `tidegate.host={name}.localhost`"),
+            )
+            .warning(),
+        );
+    }
+    let named = view.split.versions();
+    for version in &named {
+        if !view.versions.contains_key(*version) {
+            let known = view.versions.keys().map(|v| format!("`{v}`")).collect::<Vec<_>>().join(", ");
+            let role = match &view.split {
+                Split::Rollout { canary, .. } if canary.version == **version => "canary",
+                _ => "stable",
+            };
+            let effect = if role == "canary" {
+                "its share is served by the stable version"
+            } else {
+                "its share is answered with 503"
+            };
+            let cure =
+                crate::suggest::did_you_mean(version.as_str(), view.versions.keys().map(VersionName::as_str), || {
+                    format!("start containers with `tidegate.version={version}`; there are {known}")
+                });
+            problems.push(
+                Problem::error(
+                    Code::UnknownReference,
+                    format!("service {name}"),
+                    format!("the configuration names {version:?} as its {role} version, which no container has"),
+                    effect,
+                    cure,
+                )
+                .warning(),
+            );
+        }
+    }
+    for (version, members) in &view.versions {
+        if !named.contains(&version) && !members.instances.is_empty() {
+            let told = named.iter().map(|v| format!("`{v}`")).collect::<Vec<_>>().join(" and ");
+            problems.push(
+                Problem::error(
+                    Code::Unrouted,
+                    format!("service {name} version {version}"),
+                    format!(
+                        "it has {} instance(s), but the configuration sends all traffic to {told}",
+                        members.instances.len()
+                    ),
+                    "it gets no traffic",
+                    format!("name it in `services.{name}` of tidegate.yaml, or stop its containers"),
+                )
+                .notice(),
+            );
+        }
+    }
+    problems
+}
+
+fn readiness_problems(view: &ServiceView) -> Vec<Problem> {
+    let name = &view.name;
+    let mut problems = Vec::new();
+    for instance in view.versions.values().flat_map(|version| &version.instances) {
+        if let (Readiness::NotReady { reason }, None) = (&instance.readiness, instance.terminating)
+            && matches!(instance.phase, Phase::Running)
+        {
+            problems.push(
+                Problem::error(
+                    Code::NotReady,
+                    format!("container {} ({})", instance.container, instance.id.short()),
+                    format!("not ready: {reason} at {}", instance.id.address),
+                    "it gets no traffic until its check passes",
+                    "see that it listens on that port on all its addresses, or set `tidegate.port` and `tidegate.check.*`",
+                )
+                .warning(),
+            );
+        }
+    }
+    if !view.has_ready_instance() {
+        problems.push(Problem::error(
+            Code::NoReadyInstance,
+            format!("service {name}"),
+            "none of its instances is ready",
+            "its clients get 503 with `x-tidegate-reason`",
+            format!("see `tidegate explain {name}` for each instance's reason"),
+        ));
+    }
+    problems
+}

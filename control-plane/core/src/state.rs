@@ -1,0 +1,329 @@
+//! The state: one value, changed by [`State::apply`] alone. An [`Input`] marks the services it touches; [`State::settle`] derives
+//! those anew and says which really changed. Nothing is derived before every required provider has delivered its first full
+//! set, and nothing is [published](State::is_synced) before the first round of checks, or its deadline.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::catalog::{Catalog, Touched};
+use crate::claims::Claims;
+use crate::config::Config;
+use crate::health::Verdict;
+use crate::instance::{Check, InstanceId, Update};
+use crate::service::{Facts, ServiceView, claim_of, view};
+use crate::{Code, Input, Problem, ProviderName, ServiceName, Timestamp, VersionName};
+
+/// How long the first round of checks may take before what is ready by then is published: a full timeout of one check, twice,
+/// and some.
+pub const FIRST_ROUND: Duration = Duration::from_secs(3);
+
+/// Everything known.
+#[derive(Debug)]
+pub struct State {
+    config: Config,
+    catalog: Catalog,
+    claims: Claims,
+    verdicts: BTreeMap<InstanceId, Verdict>,
+    reported: BTreeMap<&'static str, Vec<Problem>>,
+    views: BTreeMap<ServiceName, ServiceView>,
+    dirty: BTreeSet<ServiceName>,
+    edge_dirty: bool,
+    filter_generation: u64,
+    sync: Sync,
+}
+
+/// How far the first sync is.
+#[derive(Debug, PartialEq, Eq)]
+enum Sync {
+    /// These have not delivered their first full set.
+    Discovering(BTreeSet<ProviderName>),
+    /// These instances have no verdict yet.
+    Checking { awaited: BTreeSet<InstanceId>, deadline: Timestamp },
+    /// Done.
+    Synced,
+}
+
+/// What the prober has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeChange {
+    /// Check this instance from now on.
+    Watch(InstanceId, Check),
+    /// Stop checking it.
+    Forget(InstanceId),
+}
+
+/// An instance that became ready, or ceased to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flip {
+    /// Service.
+    pub service: ServiceName,
+    /// Version.
+    pub version: VersionName,
+    /// The container's name.
+    pub container: String,
+    /// Which instance.
+    pub id: InstanceId,
+    /// What it is now.
+    pub ready: bool,
+    /// Why.
+    pub reason: String,
+}
+
+/// What a round of deriving changed.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// Services whose view is another one now, or gone.
+    pub services: BTreeSet<ServiceName>,
+    /// Whether listeners or the filter's generation changed.
+    pub edge: bool,
+    /// Instances that flipped.
+    pub flips: Vec<Flip>,
+}
+
+impl State {
+    /// The state at start: nothing known, and `required` providers awaited.
+    #[must_use]
+    pub fn new(config: Config, required: impl IntoIterator<Item = ProviderName>, filter_generation: u64) -> Self {
+        Self {
+            config,
+            catalog: Catalog::default(),
+            claims: Claims::default(),
+            verdicts: BTreeMap::new(),
+            reported: BTreeMap::new(),
+            views: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            edge_dirty: true,
+            filter_generation,
+            sync: Sync::Discovering(required.into_iter().collect()),
+        }
+    }
+
+    /// Applies one input; returns what the prober has to do.
+    pub fn apply(&mut self, input: Input, now: Timestamp) -> Vec<ProbeChange> {
+        match input {
+            Input::Provider { provider, update } => return self.discovered(&provider, update, now),
+            Input::Checked { id, verdict } => self.checked(id, verdict),
+            Input::Configured(config) => self.configured(*config),
+            Input::Reported { part, problems } => {
+                self.reported.insert(part, problems);
+            }
+            Input::FilterCrashed => {
+                self.filter_generation += 1;
+                self.edge_dirty = true;
+            }
+            Input::Tick => {}
+        }
+        Vec::new()
+    }
+
+    fn discovered(&mut self, provider: &ProviderName, update: Update, now: Timestamp) -> Vec<ProbeChange> {
+        let is_reset = matches!(update, Update::Reset(_));
+        let Touched { services, watch, forget, any: _ } = self.catalog.apply(provider, update);
+        self.dirty.extend(services);
+        for id in &forget {
+            self.verdicts.remove(id);
+        }
+        if is_reset && let Sync::Discovering(awaited) = &mut self.sync {
+            awaited.remove(provider);
+            if awaited.is_empty() {
+                let awaited = self
+                    .catalog
+                    .containers()
+                    .flat_map(|container| &container.instances)
+                    .filter(|instance| instance.check.kind.is_active() && !self.verdicts.contains_key(&instance.id))
+                    .map(|instance| instance.id.clone())
+                    .collect();
+                self.sync = Sync::Checking { awaited, deadline: now.after(FIRST_ROUND) };
+            }
+        }
+        if let Sync::Checking { awaited, .. } = &mut self.sync {
+            awaited.retain(|id| !forget.contains(id));
+        }
+        let forget = forget.into_iter().map(ProbeChange::Forget);
+        let watch = watch.into_iter().filter(|i| i.check.kind.is_active()).map(|i| ProbeChange::Watch(i.id, i.check));
+        forget.chain(watch).collect()
+    }
+
+    fn checked(&mut self, id: InstanceId, verdict: Verdict) {
+        if let Sync::Checking { awaited, .. } = &mut self.sync {
+            awaited.remove(&id);
+        }
+        // A verdict may arrive after its instance is gone.
+        let Some(service) = self.catalog.service_of(&id) else { return };
+        self.dirty.insert(service.clone());
+        self.verdicts.insert(id, verdict);
+    }
+
+    fn configured(&mut self, config: Config) {
+        let old = std::mem::replace(&mut self.config, config);
+        let declared: BTreeSet<&ServiceName> = old.services.keys().chain(self.config.services.keys()).collect();
+        for service in declared {
+            if old.services.get(service) != self.config.services.get(service) {
+                self.dirty.insert(service.clone());
+            }
+        }
+        self.edge_dirty |= old.edge != self.config.edge;
+    }
+
+    /// Derives anew what was touched, and says what really changed.
+    pub fn settle(&mut self, now: Timestamp) -> Settled {
+        let mut settled = Settled::default();
+        if matches!(self.sync, Sync::Discovering(_)) {
+            return settled;
+        }
+        if let Sync::Checking { awaited, deadline } = &self.sync
+            && (awaited.is_empty() || now >= *deadline)
+        {
+            self.sync = Sync::Synced;
+        }
+        settled.edge = std::mem::take(&mut self.edge_dirty);
+        let mut dirty = std::mem::take(&mut self.dirty);
+        let mut places = BTreeSet::new();
+        for service in &dirty {
+            self.claims.want(service, claim_of(&self.catalog.members(service)), &mut places);
+        }
+        dirty.extend(self.claims.resolve(&places));
+        for service in dirty {
+            let facts = Facts {
+                catalog: &self.catalog,
+                claims: &self.claims,
+                verdicts: &self.verdicts,
+                declared: self.config.services.get(&service),
+                before: self.views.get(&service),
+                now,
+            };
+            let after = view(&service, &facts);
+            let before = self.views.get(&service);
+            if before == after.as_ref() {
+                continue;
+            }
+            settled.flips.extend(flips(before, after.as_ref()));
+            match after {
+                Some(view) => self.views.insert(service.clone(), view),
+                None => self.views.remove(&service),
+            };
+            settled.services.insert(service);
+        }
+        settled
+    }
+
+    /// Whether everything required was discovered and checked once, so that what follows may be published.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.sync == Sync::Synced
+    }
+
+    /// What the first sync still waits for, in words; `None` when it is done.
+    #[must_use]
+    pub fn awaiting(&self) -> Option<String> {
+        match &self.sync {
+            Sync::Discovering(providers) => {
+                let names = providers.iter().map(ProviderName::as_str).collect::<Vec<_>>().join(", ");
+                Some(format!("the first full answer of {names}"))
+            }
+            Sync::Checking { awaited, .. } => Some(format!("the first check of {} instance(s)", awaited.len())),
+            Sync::Synced => None,
+        }
+    }
+
+    /// When [`Self::settle`] has to be called although nothing happened.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Timestamp> {
+        match &self.sync {
+            Sync::Checking { deadline, .. } => Some(*deadline),
+            Sync::Discovering(_) | Sync::Synced => None,
+        }
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What was discovered.
+    #[must_use]
+    pub const fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Counted up when the filter crashed: a new number makes Envoy configure it afresh.
+    #[must_use]
+    pub const fn filter_generation(&self) -> u64 {
+        self.filter_generation
+    }
+
+    /// One service.
+    #[must_use]
+    pub fn service(&self, name: &ServiceName) -> Option<&ServiceView> {
+        self.views.get(name)
+    }
+
+    /// All services, by name.
+    pub fn services(&self) -> impl Iterator<Item = &ServiceView> {
+        self.views.values()
+    }
+
+    /// Everything that is wrong, worst first.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        let unknown = self.config.services.keys().filter(|name| !self.views.contains_key(*name)).map(|name| {
+            let cure = crate::suggest::did_you_mean(name.as_str(), self.views.keys().map(ServiceName::as_str), || {
+                format!("start containers with `tidegate.service={name}`, or remove `services.{name}`")
+            });
+            Problem::error(
+                Code::UnknownReference,
+                format!("services.{name} of tidegate.yaml"),
+                format!("there is no service `{name}`"),
+                "what is declared there is not in effect",
+                cure,
+            )
+            .warning()
+        });
+        let mut problems: Vec<Problem> = self
+            .catalog
+            .problems()
+            .chain(self.views.values().flat_map(|view| &view.problems))
+            .chain(self.reported.values().flatten())
+            .cloned()
+            .chain(unknown)
+            .collect();
+        problems.sort();
+        problems.dedup();
+        problems
+    }
+}
+
+/// The instances that are known before and after, or new, and whose readiness differs.
+fn flips(before: Option<&ServiceView>, after: Option<&ServiceView>) -> Vec<Flip> {
+    let was_ready: BTreeMap<&InstanceId, bool> = before
+        .into_iter()
+        .flat_map(|view| view.versions.values())
+        .flat_map(|version| &version.instances)
+        .map(|instance| (&instance.id, instance.is_serving()))
+        .collect();
+    let Some(view) = after else { return Vec::new() };
+    let mut flips = Vec::new();
+    for (version, members) in &view.versions {
+        for instance in &members.instances {
+            let ready = instance.is_serving();
+            if was_ready.get(&instance.id).copied().unwrap_or(false) == ready {
+                continue;
+            }
+            let stopping = instance.terminating.is_some();
+            let reason = if stopping { "it was told to stop".to_owned() } else { instance.readiness.to_string() };
+            flips.push(Flip {
+                service: view.name.clone(),
+                version: version.clone(),
+                container: instance.container.clone(),
+                id: instance.id.clone(),
+                ready,
+                reason,
+            });
+        }
+    }
+    flips
+}
+
+#[cfg(test)]
+mod tests;
