@@ -1,8 +1,8 @@
 //! The one task that owns the state. Everything enters by its inbox; it applies, derives, compiles and commits, and answers those
 //! who want to look. Nobody else changes the state or the store.
 
-use tidegate_core::{ServiceName, State, Timestamp};
 use std::collections::BTreeMap;
+use tidegate_core::{ServiceName, State, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 /// When a service's newest resources were committed to the xDS store.

@@ -15,6 +15,7 @@ pub mod health;
 pub mod rollout;
 pub mod service;
 pub mod state;
+pub mod compile;
 mod duration;
 mod suggest;
 mod time;

@@ -304,7 +304,11 @@ impl Reader<'_> {
                 }
             }
             None => {
-                self.report(node.place, &format!("`{path}` has no `hashOn`"), "add `hashOn: [ { header: X-User-Id } ]`")
+                self.report(
+                    node.place,
+                    &format!("`{path}` has no `hashOn`"),
+                    "add `hashOn: [ { header: X-User-Id } ]`",
+                );
             }
         }
         let salt = match keys.get("salt").map(|node| (*node, self.text(&format!("{path}.salt"), node))) {

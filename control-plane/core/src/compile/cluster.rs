@@ -1,0 +1,178 @@
+//! Clusters and their endpoints: one EDS cluster `SERVICE/VERSION` for each version, and for a canary the aggregate
+//! `SERVICE/VERSION+spill` that serves its share from stable while it has nothing ready. Readiness holds here, in plain xDS,
+//! whatever the filter does.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
+use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::thresholds::RetryBudget;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig, LbPolicy,
+};
+use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster, OutlierDetection};
+use envoy_types::pb::envoy::config::core::v3::HealthStatus;
+use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::Policy;
+use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints};
+use envoy_types::pb::envoy::extensions::clusters::aggregate::v3::ClusterConfig as Aggregate;
+use envoy_types::pb::envoy::r#type::v3::Percent;
+use envoy_types::util::pack_any;
+
+use super::SPILL;
+use super::message::{address, ads, bool, duration, uint32};
+use crate::VersionName;
+use crate::name::cluster_name;
+use crate::rollout::Split;
+use crate::service::{InstanceView, ServiceView, VersionView};
+
+/// A connection that takes longer is retried elsewhere: a container on this host's bridges answers within a millisecond.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Envoy holds every CDS ACK until EDS is answered; the server answers at once, so this only bounds a fault.
+const EDS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// With Envoy's default of 140, an aggregate spills as soon as fewer than 72 % of a priority's hosts are healthy: one of two
+/// canary hosts that drains would move users. A thousandfold of the hosts' weight spills only when none is left.
+const OVERPROVISIONING: u32 = 100_000;
+
+/// So the last host is never ejected (a share of 100 % is over it), and every other may be.
+const MAX_EJECTION_PERCENT: u32 = 99;
+
+pub(super) type Clusters = (BTreeMap<String, Cluster>, BTreeMap<String, ClusterLoadAssignment>);
+
+pub(super) fn clusters(view: &ServiceView) -> Clusters {
+    let mut clusters = BTreeMap::new();
+    let mut assignments = BTreeMap::new();
+    let nothing = VersionView::default();
+    for version in view.split.versions() {
+        let name = cluster_name(&view.name, version);
+        let spills = matches!(&view.split, Split::Rollout { canary, .. } if canary.version == *version);
+        let members = view.versions.get(version).unwrap_or(&nothing);
+        clusters.insert(name.clone(), eds_cluster(&name));
+        assignments.insert(name.clone(), assignment(&name, members, spills));
+    }
+    if let Split::Rollout { stable, canary, .. } = &view.split {
+        let name = spill_name(view, &canary.version);
+        let members = [&canary.version, stable].map(|version| cluster_name(&view.name, version));
+        clusters.insert(name.clone(), aggregate(&name, members));
+    }
+    (clusters, assignments)
+}
+
+/// The aggregate of a canary.
+pub(super) fn spill_name(view: &ServiceView, canary: &VersionName) -> String {
+    cluster_name(&view.name, canary) + SPILL
+}
+
+fn eds_cluster(name: &str) -> Cluster {
+    Cluster {
+        name: name.to_owned(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
+        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads(EDS_TIMEOUT)), service_name: String::new() }),
+        connect_timeout: duration(CONNECT_TIMEOUT),
+        lb_policy: LbPolicy::LeastRequest as i32,
+        common_lb_config: Some(no_panic()),
+        outlier_detection: Some(outlier_detection()),
+        circuit_breakers: Some(circuit_breakers()),
+        ..Cluster::default()
+    }
+}
+
+fn aggregate(name: &str, members: [String; 2]) -> Cluster {
+    let config = Aggregate { clusters: members.into() };
+    Cluster {
+        name: name.to_owned(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::ClusterType(CustomClusterType {
+            name: "envoy.clusters.aggregate".to_owned(),
+            typed_config: Some(pack_any(config)),
+        })),
+        connect_timeout: duration(CONNECT_TIMEOUT),
+        lb_policy: LbPolicy::ClusterProvided as i32,
+        common_lb_config: Some(no_panic()),
+        circuit_breakers: Some(circuit_breakers()),
+        ..Cluster::default()
+    }
+}
+
+/// No traffic to what is not ready, not even when nothing is.
+fn no_panic() -> CommonLbConfig {
+    CommonLbConfig { healthy_panic_threshold: Some(Percent { value: 0.0 }), ..CommonLbConfig::default() }
+}
+
+/// Only what the network says counts (refused, reset, timed out, gateway errors): if the application's own 500s did, anyone
+/// who finds one URL that fails could empty a service.
+fn outlier_detection() -> OutlierDetection {
+    OutlierDetection {
+        split_external_local_origin_errors: true,
+        consecutive_local_origin_failure: uint32(5),
+        enforcing_consecutive_local_origin_failure: uint32(100),
+        consecutive_gateway_failure: uint32(5),
+        enforcing_consecutive_gateway_failure: uint32(100),
+        enforcing_consecutive_5xx: uint32(0),
+        enforcing_success_rate: uint32(0),
+        enforcing_local_origin_success_rate: uint32(0),
+        enforcing_failure_percentage: uint32(0),
+        enforcing_failure_percentage_local_origin: uint32(0),
+        interval: duration(Duration::from_secs(1)),
+        base_ejection_time: duration(Duration::from_secs(2)),
+        max_ejection_time: duration(Duration::from_secs(10)),
+        max_ejection_percent: uint32(MAX_EJECTION_PERCENT),
+        always_eject_one_host: bool(false),
+        ..OutlierDetection::default()
+    }
+}
+
+/// Limits of an edge: far above what a host's containers serve, so that they only stop a runaway. Retries have a budget, not a
+/// number: when a replica of two dies, half of all requests in flight need one.
+fn circuit_breakers() -> CircuitBreakers {
+    CircuitBreakers {
+        thresholds: vec![Thresholds {
+            max_connections: uint32(10_000),
+            max_pending_requests: uint32(10_000),
+            max_requests: uint32(50_000),
+            retry_budget: Some(RetryBudget {
+                budget_percent: Some(Percent { value: 50.0 }),
+                budget_interval: None,
+                min_retry_concurrency: uint32(100),
+            }),
+            ..Thresholds::default()
+        }],
+        ..CircuitBreakers::default()
+    }
+}
+
+fn assignment(name: &str, version: &VersionView, spills: bool) -> ClusterLoadAssignment {
+    // As in Kubernetes: when all that is left is being stopped, it goes on serving. A canary need not: it has stable behind it.
+    let all_stopping = !spills && !version.instances.iter().any(InstanceView::is_serving);
+    let endpoints: Vec<LbEndpoint> = version
+        .instances
+        .iter()
+        .filter_map(|instance| {
+            let status = if instance.is_serving() || (all_stopping && instance.readiness.is_ready()) {
+                HealthStatus::Healthy
+            } else if instance.terminating.is_some() {
+                HealthStatus::Draining
+            } else {
+                return None;
+            };
+            Some(endpoint(instance, status))
+        })
+        .collect();
+    let locality = LocalityLbEndpoints { lb_endpoints: endpoints, ..LocalityLbEndpoints::default() };
+    ClusterLoadAssignment {
+        cluster_name: name.to_owned(),
+        endpoints: if locality.lb_endpoints.is_empty() { Vec::new() } else { vec![locality] },
+        policy: Some(Policy { overprovisioning_factor: uint32(OVERPROVISIONING), ..Policy::default() }),
+        ..ClusterLoadAssignment::default()
+    }
+}
+
+fn endpoint(instance: &InstanceView, status: HealthStatus) -> LbEndpoint {
+    let endpoint = Endpoint { address: Some(address(instance.id.address)), ..Endpoint::default() };
+    LbEndpoint {
+        host_identifier: Some(HostIdentifier::Endpoint(endpoint)),
+        health_status: status as i32,
+        ..LbEndpoint::default()
+    }
+}

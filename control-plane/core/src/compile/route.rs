@@ -1,0 +1,195 @@
+//! Routes, weights and the filter's policy of one service.
+//!
+//! A service with several versions has weighted clusters in a fixed order, whose live weights are runtime keys
+//! (`tg.SERVICE.CLUSTER`): a change of weight is a few bytes of RTDS. What stands in the route itself is the safe default for
+//! an Envoy to which no weight has come yet. Raising a canary's weight moves nobody off it, because the canary is last.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
+use envoy_types::pb::envoy::config::route::v3::retry_policy::{
+    RetryBackOff, RetryHostPredicate, RetryPriority, retry_host_predicate, retry_priority,
+};
+use envoy_types::pb::envoy::config::route::v3::route::Action;
+use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
+use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
+use envoy_types::pb::envoy::config::route::v3::weighted_cluster::{ClusterWeight, RandomValueSpecifier};
+use envoy_types::pb::envoy::config::route::v3::{
+    FilterConfig, HeaderMatcher, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
+    WeightedCluster,
+};
+use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
+use envoy_types::pb::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
+use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+use envoy_types::pb::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher};
+use envoy_types::pb::google::protobuf::Any;
+use envoy_types::util::pack_any;
+use tidegate_filter_core::{BUCKET_HEADER, ServicePolicy};
+
+use super::TIDEGATE;
+use super::cluster::spill_name;
+use super::message::{duration, uint32};
+use crate::config::WHOLE;
+use crate::name::cluster_name;
+use crate::rollout::{Split, runtime_prefix, salt};
+use crate::service::ServiceView;
+
+/// Seconds that a refused client is asked to wait: a newcomer is checked every 50 ms, so readiness is soon.
+const RETRY_AFTER_S: u32 = 1;
+
+/// The request never reached an application, whatever its method.
+const RETRY_ALL: &str = "connect-failure,refused-stream,reset-before-request";
+/// Repeating these is harmless, so a reset before the response is retried, too.
+const RETRY_SAFE: &str = "connect-failure,refused-stream,reset-before-request,reset";
+const SAFE_METHODS: &str = "GET|HEAD|OPTIONS";
+
+pub(super) fn configuration(name: &str, hosts: Vec<(String, Vec<Route>)>) -> RouteConfiguration {
+    let virtual_hosts = hosts
+        .into_iter()
+        .map(|(host, routes)| VirtualHost { name: host.clone(), domains: vec![host], routes, ..VirtualHost::default() })
+        .collect();
+    RouteConfiguration {
+        name: name.to_owned(),
+        virtual_hosts,
+        ignore_port_in_host_matching: true,
+        ..RouteConfiguration::default()
+    }
+}
+
+/// Two routes: the methods that may be repeated, and all others. Both bear the service's name, which tells the filter whose
+/// policy applies.
+pub(super) fn routes(view: &ServiceView) -> Vec<Route> {
+    [(true, RETRY_SAFE), (false, RETRY_ALL)].map(|(safe, retry_on)| route(view, safe, retry_on)).into()
+}
+
+fn route(view: &ServiceView, safe: bool, retry_on: &str) -> Route {
+    let mut of_filter = HashMap::new();
+    if policy(view).is_some() {
+        of_filter.insert(
+            TIDEGATE.to_owned(),
+            pack_any(FilterConfig { config: Some(Any::default()), ..FilterConfig::default() }),
+        );
+    }
+    let action = RouteAction {
+        cluster_specifier: Some(cluster_specifier(view)),
+        // A stream may last; what is idle is ended by the connection manager.
+        timeout: duration(Duration::ZERO),
+        retry_policy: Some(retry_policy(&view.split, retry_on)),
+        ..RouteAction::default()
+    };
+    Route {
+        name: view.name.as_str().to_owned(),
+        r#match: Some(RouteMatch {
+            path_specifier: Some(path(&view.path)),
+            headers: if safe { vec![safe_methods()] } else { Vec::new() },
+            ..RouteMatch::default()
+        }),
+        typed_per_filter_config: of_filter,
+        action: Some(Action::Route(action)),
+        ..Route::default()
+    }
+}
+
+/// `/api` matches `/api` and what lies below it, but not `/apiary`.
+fn path(prefix: &str) -> PathSpecifier {
+    if prefix.ends_with('/') {
+        PathSpecifier::Prefix(prefix.to_owned())
+    } else {
+        PathSpecifier::PathSeparatedPrefix(prefix.to_owned())
+    }
+}
+
+fn safe_methods() -> HeaderMatcher {
+    let regex = RegexMatcher { regex: SAFE_METHODS.to_owned(), ..RegexMatcher::default() };
+    HeaderMatcher {
+        name: ":method".to_owned(),
+        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(StringMatcher {
+            match_pattern: Some(MatchPattern::SafeRegex(regex)),
+            ..StringMatcher::default()
+        })),
+        ..HeaderMatcher::default()
+    }
+}
+
+/// The clusters of a split with several versions: name, and the weight that is safe without RTDS.
+fn weighted(view: &ServiceView) -> Vec<(String, u32)> {
+    match &view.split {
+        Split::Single { .. } => Vec::new(),
+        Split::Pool { weights } => {
+            let share = WHOLE / u32::try_from(weights.len()).unwrap_or(WHOLE).max(1);
+            let rest = WHOLE - share * u32::try_from(weights.len().saturating_sub(1)).unwrap_or(0);
+            let names = weights.keys().map(|version| cluster_name(&view.name, version));
+            names.enumerate().map(|(i, name)| (name, if i == 0 { rest } else { share })).collect()
+        }
+        Split::Rollout { stable, canary, stable_gone } => {
+            let (of_stable, of_canary) = if *stable_gone { (0, WHOLE) } else { (WHOLE, 0) };
+            vec![(cluster_name(&view.name, stable), of_stable), (spill_name(view, &canary.version), of_canary)]
+        }
+    }
+}
+
+fn cluster_specifier(view: &ServiceView) -> ClusterSpecifier {
+    if let Split::Single { version } = &view.split {
+        return ClusterSpecifier::Cluster(cluster_name(&view.name, version));
+    }
+    let clusters = weighted(view)
+        .into_iter()
+        .map(|(name, weight)| ClusterWeight { name, weight: uint32(weight), ..ClusterWeight::default() })
+        .collect();
+    // Without that header Envoy draws at random, and the weights still hold.
+    let by_bucket = matches!(view.split, Split::Rollout { .. });
+    ClusterSpecifier::WeightedClusters(WeightedCluster {
+        clusters,
+        runtime_key_prefix: runtime_prefix(&view.name),
+        random_value_specifier: by_bucket.then(|| RandomValueSpecifier::HeaderName(BUCKET_HEADER.to_owned())),
+        ..WeightedCluster::default()
+    })
+}
+
+/// The live weights by runtime key; empty for a service with one version.
+pub(super) fn weights(view: &ServiceView) -> BTreeMap<String, u32> {
+    let prefix = runtime_prefix(&view.name);
+    let live = view.split.versions().into_iter().map(|version| view.split.weight(version));
+    weighted(view).into_iter().zip(live).map(|((name, _), weight)| (format!("{prefix}.{name}"), weight)).collect()
+}
+
+/// The filter is on for what needs it: a rollout whose clients are to stay where they are.
+pub(super) fn policy(view: &ServiceView) -> Option<ServicePolicy> {
+    let Split::Rollout { stable, canary, .. } = &view.split else { return None };
+    (!canary.hash_on.is_empty()).then(|| ServicePolicy {
+        salt: salt(canary).to_owned(),
+        hash_on: canary.hash_on.clone(),
+        ready: view.has_ready_instance(),
+        versions: vec![stable.as_str().to_owned(), canary.version.as_str().to_owned()],
+        retry_after_s: RETRY_AFTER_S,
+    })
+}
+
+/// Two retries, never on a host that was tried. In a pool the retry may pick another version; in a rollout it must not (a
+/// stable client would see the canary), but a canary's retry leaves for stable, the second priority of its aggregate.
+fn retry_policy(split: &Split, retry_on: &str) -> RetryPolicy {
+    let previous_hosts = RetryHostPredicate {
+        name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
+        config_type: Some(retry_host_predicate::ConfigType::TypedConfig(pack_any(PreviousHostsPredicate {}))),
+    };
+    let previous_priorities = RetryPriority {
+        name: "envoy.retry_priorities.previous_priorities".to_owned(),
+        config_type: Some(retry_priority::ConfigType::TypedConfig(pack_any(PreviousPrioritiesConfig {
+            update_frequency: 1,
+        }))),
+    };
+    RetryPolicy {
+        retry_on: retry_on.to_owned(),
+        num_retries: uint32(2),
+        retry_host_predicate: vec![previous_hosts],
+        host_selection_retry_max_attempts: 5,
+        retry_priority: matches!(split, Split::Rollout { .. }).then_some(previous_priorities),
+        refresh_cluster_on_retry: matches!(split, Split::Pool { .. }),
+        retry_back_off: Some(RetryBackOff {
+            base_interval: duration(Duration::from_millis(2)),
+            max_interval: duration(Duration::from_millis(20)),
+        }),
+        ..RetryPolicy::default()
+    }
+}
