@@ -1,0 +1,205 @@
+//! What is published, by type and name, and in which order it changed. Pure: no lock, no clock, no stream. A change costs
+//! what changed; "what is new since N" costs what is new since N.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::commit::{Change, Commit, Encoded};
+use crate::resource::{PerType, ResourceType, Version};
+
+/// All tables and the one counter of changes.
+#[derive(Debug, Default)]
+pub(crate) struct Tables {
+    /// The number of the last change. Every change of a resource takes the next number.
+    sequence: u64,
+    tables: PerType<Table>,
+}
+
+/// What a commit changed.
+#[derive(Debug, Default)]
+pub(crate) struct Applied {
+    pub(crate) sequence: u64,
+    pub(crate) changed: Vec<(ResourceType, Arc<str>)>,
+}
+
+/// The published resources of one type.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    entries: HashMap<Arc<str>, Entry>,
+    /// The name that each change made newest. An entry stands here once, under its newest change.
+    by_sequence: BTreeMap<u64, Arc<str>>,
+    /// Withdrawn names by the number of their withdrawal, until every stream is past it.
+    tombstones: BTreeMap<u64, Tombstone>,
+    withdrawn: HashMap<Arc<str>, u64>,
+    last_upsert: u64,
+    last_removal: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) sequence: u64,
+    /// A stream may get this once it has confirmed the clusters up to this number; 0: at once.
+    pub(crate) after: u64,
+    pub(crate) committed: Duration,
+    pub(crate) encoded: Encoded,
+}
+
+impl Entry {
+    pub(crate) fn version(&self) -> Version {
+        self.encoded.version
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Tombstone {
+    pub(crate) name: Arc<str>,
+    /// A stream may lose this once it has confirmed the referring types up to this number; 0: at once.
+    pub(crate) after: u64,
+}
+
+impl Tables {
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    pub(crate) fn table(&self, resource_type: ResourceType) -> &Table {
+        &self.tables[resource_type]
+    }
+
+    /// Applies a commit. Upserts take their numbers before removals and in order of delivery, so a route's number is
+    /// above those of the clusters it came with, and a cluster's removal above that of the route that let go of it.
+    pub(crate) fn apply(&mut self, commit: Commit, now: Duration) -> Applied {
+        let mut changed = Vec::new();
+        let mut removals = Vec::new();
+        let clusters_before = self.tables[ResourceType::Cluster].last_upsert;
+        for ((resource_type, name), change) in commit.into_changes() {
+            let Change::Upsert(encoded) = change else {
+                removals.push((resource_type, name));
+                continue;
+            };
+            let clusters = self.tables[ResourceType::Cluster].last_upsert;
+            let after = match resource_type {
+                ResourceType::Cluster | ResourceType::Endpoint => 0,
+                // A route may name a cluster of any earlier commit that is still on its way.
+                ResourceType::Listener | ResourceType::Route => clusters,
+                // These name clusters only through routes: alone they go straight out.
+                ResourceType::ExtensionConfig | ResourceType::Runtime if clusters == clusters_before => 0,
+                ResourceType::ExtensionConfig | ResourceType::Runtime => clusters,
+            };
+            let table = &mut self.tables[resource_type];
+            if table.holds(&name, &encoded) {
+                continue;
+            }
+            self.sequence += 1;
+            let name = table.upsert(self.sequence, name, encoded, after, now);
+            changed.push((resource_type, name));
+        }
+
+        removals.sort_by_key(|(resource_type, _)| (removal_rank(*resource_type), *resource_type));
+        for (resource_type, name) in removals {
+            let after = match resource_type {
+                ResourceType::Listener | ResourceType::Runtime => 0,
+                ResourceType::Route | ResourceType::ExtensionConfig => self.last_change(ResourceType::Listener),
+                ResourceType::Cluster => {
+                    self.last_change(ResourceType::Listener).max(self.last_change(ResourceType::Route))
+                }
+                ResourceType::Endpoint => self.tables[ResourceType::Cluster].last_removal,
+            };
+            if let Some(name) = self.tables[resource_type].remove(self.sequence + 1, &name, after) {
+                self.sequence += 1;
+                changed.push((resource_type, name));
+            }
+        }
+        Applied { sequence: self.sequence, changed }
+    }
+
+    /// Forgets withdrawals that every stream is past.
+    pub(crate) fn forget_tombstones(&mut self, resource_type: ResourceType, upto: u64) {
+        let table = &mut self.tables[resource_type];
+        let kept = table.tombstones.split_off(&(upto.saturating_add(1)));
+        for tombstone in std::mem::replace(&mut table.tombstones, kept).into_values() {
+            table.withdrawn.remove(&tombstone.name);
+        }
+    }
+
+    fn last_change(&self, resource_type: ResourceType) -> u64 {
+        let table = &self.tables[resource_type];
+        table.last_upsert.max(table.last_removal)
+    }
+}
+
+impl Table {
+    pub(crate) fn get(&self, name: &str) -> Option<&Entry> {
+        self.entries.get(name)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn tombstones(&self) -> usize {
+        self.tombstones.len()
+    }
+
+    /// Every published name.
+    pub(crate) fn names(&self) -> BTreeSet<Arc<str>> {
+        self.entries.keys().cloned().collect()
+    }
+
+    /// The name as the table holds it, so that streams share its memory.
+    pub(crate) fn intern(&self, name: &str) -> Arc<str> {
+        self.entries.get_key_value(name).map_or_else(|| Arc::from(name), |(held, _)| Arc::clone(held))
+    }
+
+    /// What changed after a number, in order.
+    pub(crate) fn changes_after(&self, sequence: u64) -> impl Iterator<Item = (&Arc<str>, &Entry)> {
+        self.by_sequence
+            .range(sequence.saturating_add(1)..)
+            .filter_map(|(_, name)| self.entries.get(name).map(|entry| (name, entry)))
+    }
+
+    /// What was withdrawn after a number, in order.
+    pub(crate) fn removals_after(&self, sequence: u64) -> impl Iterator<Item = (u64, &Tombstone)> {
+        self.tombstones.range(sequence.saturating_add(1)..).map(|(sequence, tombstone)| (*sequence, tombstone))
+    }
+
+    fn holds(&self, name: &str, encoded: &Encoded) -> bool {
+        self.entries.get(name).is_some_and(|entry| entry.encoded.says_the_same_as(encoded))
+    }
+
+    fn upsert(&mut self, sequence: u64, name: Arc<str>, encoded: Encoded, after: u64, now: Duration) -> Arc<str> {
+        let name = self.entries.get_key_value(&name).map_or(name, |(held, _)| Arc::clone(held));
+        if let Some(withdrawal) = self.withdrawn.remove(&name) {
+            self.tombstones.remove(&withdrawal);
+        }
+        let mut entry = Entry { sequence, after, committed: now, encoded };
+        if let Some(replaced) = self.entries.get(&name) {
+            self.by_sequence.remove(&replaced.sequence);
+            // What the replaced content waited for, this waits for too: it may still name the same clusters.
+            entry.after = after.max(replaced.after);
+        }
+        self.entries.insert(Arc::clone(&name), entry);
+        self.by_sequence.insert(sequence, Arc::clone(&name));
+        self.last_upsert = sequence;
+        name
+    }
+
+    fn remove(&mut self, sequence: u64, name: &str, after: u64) -> Option<Arc<str>> {
+        let (name, entry) = self.entries.remove_entry(name)?;
+        self.by_sequence.remove(&entry.sequence);
+        self.tombstones.insert(sequence, Tombstone { name: Arc::clone(&name), after });
+        self.withdrawn.insert(Arc::clone(&name), sequence);
+        self.last_removal = sequence;
+        Some(name)
+    }
+}
+
+/// Referring types let go before what they refer to.
+fn removal_rank(resource_type: ResourceType) -> u8 {
+    match resource_type {
+        ResourceType::Cluster => 1,
+        ResourceType::Endpoint => 2,
+        _ => 0,
+    }
+}
