@@ -1,0 +1,42 @@
+# tidegate: what to run. Everything here is a line or two; the work is done by scripts/setup, cargo and tests/.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test lint fmt bench clean
+
+MUSL := $(shell uname -m)-unknown-linux-musl
+# The filter is built for WebAssembly by control-plane/build.rs; it has nothing to build or test for the host.
+HOST_CRATES := --workspace --exclude tidegate-filter
+# What scripts/setup chose, unless the caller did. Not for scripts/setup itself, which must not find its own choice.
+WITH_ENVOY := TIDEGATE_ENVOY="$${TIDEGATE_ENVOY:-$(CURDIR)/.tools/envoy}"
+
+help: ## show this
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+
+setup: ## get what is missing (Rust targets, Envoy, Docker), and say what
+	@scripts/setup
+
+build: setup ## build tidegate, the filter and the sample backend
+	cargo build $(HOST_CRATES) --bins
+	cargo build -p tidegate-sample --target $(MUSL)
+
+demo: build ## show the main job on this machine (ONESHOT=1: once, then end)
+	$(WITH_ENVOY) cargo run -p tidegate-tests --bin demo
+
+test: build lint ## run every test
+	$(WITH_ENVOY) cargo test $(HOST_CRATES) --no-fail-fast
+
+lint: setup ## check format and lints, as CI does
+	cargo fmt --all --check
+	cargo clippy $(HOST_CRATES) --all-targets -- -D warnings
+	cargo clippy -p tidegate-filter --target wasm32-wasip1 -- -D warnings
+
+fmt: ## format the sources
+	cargo fmt --all
+
+bench: build ## measure; writes target/bench/report.json
+	$(WITH_ENVOY) cargo run -p tidegate-tests --bin bench
+
+clean: ## remove what was built (not .tools)
+	cargo clean
