@@ -1,1 +1,34 @@
-//! Skeleton.
+//! The filter as Envoy runs it: proxy-wasm glue around `tidegate-filter-core`. It hands the core a request's facts and
+//! carries its decision out; it decides nothing itself and remembers nothing of a request.
+//!
+//! Whatever panics here ends the wasm VM of one worker: until the control plane heals it, that worker serves plain xDS,
+//! with the right weights and without stickiness. Hence the lints, and hence the care about proxy-wasm 0.2.5, which
+//! panics on every host status it does not expect: `Context`'s methods unwrap even those that `hostcalls` returns as
+//! errors. So only `hostcalls` is called here, and only this, each call in a phase where Envoy 1.40 answers Ok or
+//! NotFound:
+//!
+//! | call | what would panic |
+//! |---|---|
+//! | `get_map_value_bytes`, `set_map_value_bytes` | `BadArgument`, outside a request's header phase |
+//! | `get_map_value` (never called) | any client, by a value that is not UTF-8 |
+//! | `get_property` | nothing Envoy answers: `NotFound`, `SerializationFailure`, `InternalFailure` are values |
+//! | `send_http_response`, `set_tick_period`, `define_metric`, `log` | `BadArgument`, on arguments never passed here |
+//! | `increment_metric` | nothing Envoy answers: `NotFound` and `BadArgument` are values |
+//! | any call that `capability_restriction_config` does not allow | `InternalFailure`: what is used must be allowed |
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod counters;
+mod heartbeat;
+mod host;
+mod request;
+mod root;
+
+// The macro exports the module's entry point, which the lint counts as unsafe code.
+#[allow(unsafe_code)]
+mod entry {
+    proxy_wasm::main! {{
+        proxy_wasm::set_log_level(proxy_wasm::types::LogLevel::Warn);
+        proxy_wasm::set_root_context(|id| Box::new(crate::root::Root::new(id)));
+    }}
+}

@@ -7,6 +7,17 @@ pub const BUCKET_HEADER: &str = "x-tg-rand";
 /// On answers made at the edge: why.
 pub const REASON_HEADER: &str = "x-tidegate-reason";
 
+/// On answers where a route says so: the version that answered. The route takes it from the endpoint's metadata, so it is
+/// right even where an aggregate cluster spilled over or a retry moved on.
+pub const VERSION_HEADER: &str = "x-tidegate-version";
+
+/// Beats of every wasm VM's heart, one each second: one VM for each worker, and the main thread's. Envoy says nowhere that
+/// a VM under `FAIL_OPEN` has crashed; a beat that is missing does.
+pub const HEARTBEAT_COUNTER: &str = "tidegate.heartbeat_total";
+
+/// Policies not applied because they had another schema: once for each VM that was given one.
+pub const UNKNOWN_SCHEMA_COUNTER: &str = "tidegate.policy.unknown_schema_total";
+
 /// What the filter counts for a service. The series are bounded by the policy, never by what clients send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {
@@ -33,6 +44,11 @@ impl Counter {
 /// The counter's name in Envoy, without `wasmcustom.`.
 pub fn counter_name(service: &str, counter: Counter) -> String {
     format!("tidegate.service.{service}.{}", counter.word())
+}
+
+/// The counter of the answers that `version` gave, as [`VERSION_HEADER`] had it; without `wasmcustom.` too.
+pub fn version_counter_name(service: &str, version: &str) -> String {
+    format!("tidegate.service.{service}.version.{version}.rq_total")
 }
 
 /// The service a route belongs to: its name up to the first slash.

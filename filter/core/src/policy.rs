@@ -32,7 +32,8 @@ pub struct ServicePolicy {
     pub hash_on: Vec<HashOn>,
     /// Whether some version has a ready instance. False: the filter answers 503 itself.
     pub ready: bool,
-    /// In the order of the weighted clusters: `[stable, canary]`.
+    /// The versions whose answers the filter counts, where the route names them in `x-tidegate-version`. Empty: none are
+    /// counted, and the filter asks Envoy for nothing when the answer comes.
     #[serde(default)]
     pub versions: Vec<String>,
     /// Seconds, in the refusal's `retry-after`.

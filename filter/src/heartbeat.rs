@@ -1,0 +1,46 @@
+//! The sign of life of a wasm VM. Under `FAIL_OPEN` Envoy passes requests by a crashed VM and shows it in no stat, so
+//! each VM beats once a second into one counter, and the control plane counts the beats.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use proxy_wasm::hostcalls;
+use tidegate_filter_core::HEARTBEAT_COUNTER;
+
+use crate::counters::Count;
+
+const PERIOD: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// The root contexts of this VM that tick. A request under way keeps an old policy's root alive, and it goes on
+    /// ticking; a listener that is being added brings one for its start-up policy, which may soon be gone again.
+    static TICKING: RefCell<BTreeSet<u32>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+/// One root context's part in it.
+pub(crate) struct Heartbeat {
+    context_id: u32,
+    beats: Count,
+}
+
+impl Heartbeat {
+    pub(crate) fn start(context_id: u32) -> Self {
+        TICKING.with_borrow_mut(|ticking| ticking.insert(context_id));
+        let _ = hostcalls::set_tick_period(PERIOD);
+        Self { context_id, beats: Count::define(HEARTBEAT_COUNTER.to_owned()) }
+    }
+
+    /// Beats, if this root is the youngest: one VM, one beat.
+    pub(crate) fn tick(&self) {
+        if TICKING.with_borrow(|ticking| ticking.last() == Some(&self.context_id)) {
+            self.beats.add_one();
+        }
+    }
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        TICKING.with_borrow_mut(|ticking| ticking.remove(&self.context_id));
+    }
+}

@@ -1,0 +1,82 @@
+//! One request: whose it is, what the core says, and what Envoy is told. The hot path is three calls to the host and a
+//! counter: the route's name, the key, the bucket. Counting which version answered takes one more and a counter, where
+//! the policy asks for it.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+use tidegate_filter_core::{BUCKET_HEADER, Decision, REASON_HEADER, Refusal, VERSION_HEADER, service_of_route};
+
+use crate::host;
+use crate::root::Service;
+
+pub(crate) struct Request {
+    services: Rc<BTreeMap<String, Rc<Service>>>,
+    /// Whose answer is to be counted, once it comes.
+    awaited: Option<Rc<Service>>,
+}
+
+impl Request {
+    pub(crate) fn new(services: Rc<BTreeMap<String, Rc<Service>>>) -> Self {
+        Self { services, awaited: None }
+    }
+
+    /// Envoy's routing says whose request this is; the filter matches no hosts.
+    fn service(&self) -> Option<Rc<Service>> {
+        // The neutral policy costs no call.
+        if self.services.is_empty() {
+            return None;
+        }
+        let route = host::route_name()?;
+        let name = service_of_route(std::str::from_utf8(&route).ok()?);
+        self.services.get(name).map(Rc::clone)
+    }
+}
+
+impl Context for Request {}
+
+impl HttpContext for Request {
+    fn on_http_request_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
+        #[cfg(feature = "crash-header")]
+        if host::request_header("x-crash-filter").as_deref() == Some(b"now") {
+            std::process::abort();
+        }
+        let Some(service) = self.service() else { return Action::Continue };
+        match service.policy.decide(&service.name, host::fact) {
+            Decision::Neutral => return Action::Continue,
+            Decision::Unkeyed => service.unkeyed.add_one(),
+            Decision::Bucket(bucket) => {
+                host::set_request_header(BUCKET_HEADER, bucket.to_string().as_bytes());
+                service.bucketed.add_one();
+            }
+            Decision::Refuse(refusal) => {
+                refuse(&refusal);
+                service.refused.add_one();
+                return Action::Pause;
+            }
+        }
+        self.awaited = (!service.answered.is_empty()).then_some(service);
+        Action::Continue
+    }
+
+    fn on_http_response_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
+        if let Some(service) = self.awaited.take()
+            && let Some(version) = host::response_header(VERSION_HEADER)
+            && let Some((_, count)) = service.answered.iter().find(|(name, _)| name.as_bytes() == version)
+        {
+            count.add_one();
+        }
+        Action::Continue
+    }
+}
+
+/// Envoy makes of this what the client understands: an HTTP answer, or for gRPC status 14 with the body as its message.
+fn refuse(refusal: &Refusal) {
+    let retry_after = refusal.retry_after_s.to_string();
+    let headers =
+        vec![("retry-after", retry_after.as_str()), (REASON_HEADER, refusal.reason), ("content-type", "text/plain")];
+    let _ = hostcalls::send_http_response(503, headers, Some(refusal.body.as_bytes()));
+}

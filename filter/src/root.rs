@@ -1,0 +1,97 @@
+//! One policy as one worker's VM holds it. Envoy makes a new root context for each policy, in the same VM, and never
+//! configures one twice; requests under way keep the policy they began with.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{BufferType, ContextType};
+use tidegate_filter_core::{
+    Counter, Policy, PolicyError, ServicePolicy, UNKNOWN_SCHEMA_COUNTER, counter_name, version_counter_name,
+};
+
+use crate::counters::Count;
+use crate::heartbeat::Heartbeat;
+use crate::request::Request;
+
+pub(crate) struct Root {
+    context_id: u32,
+    services: Rc<BTreeMap<String, Rc<Service>>>,
+    heartbeat: Option<Heartbeat>,
+}
+
+/// A service's policy with what is counted for it.
+pub(crate) struct Service {
+    pub(crate) name: String,
+    pub(crate) policy: ServicePolicy,
+    pub(crate) bucketed: Count,
+    pub(crate) unkeyed: Count,
+    pub(crate) refused: Count,
+    /// By version, in the policy's order.
+    pub(crate) answered: Vec<(String, Count)>,
+}
+
+impl Root {
+    pub(crate) fn new(context_id: u32) -> Self {
+        Self { context_id, services: Rc::default(), heartbeat: None }
+    }
+}
+
+impl Service {
+    fn new(name: String, policy: ServicePolicy) -> Self {
+        let count = |counter| Count::define(counter_name(&name, counter));
+        let answered = |version: &String| (version.clone(), Count::define(version_counter_name(&name, version)));
+        Self {
+            bucketed: count(Counter::Bucketed),
+            unkeyed: count(Counter::Unkeyed),
+            refused: count(Counter::Refused),
+            answered: policy.versions.iter().map(answered).collect(),
+            name,
+            policy,
+        }
+    }
+}
+
+impl Context for Root {}
+
+impl RootContext for Root {
+    /// False refuses the policy: Envoy answers with a NACK and the policy before it stays. At start-up Envoy would exit
+    /// instead, which cannot happen: the listener starts with the empty policy. A policy of another schema is nobody's
+    /// mistake: it is taken and is neutral, for a filter that half understands a policy must not act on it, and one that
+    /// refused it would go on acting on what no longer holds.
+    fn on_configure(&mut self, size: usize) -> bool {
+        self.heartbeat = Some(Heartbeat::start(self.context_id));
+        let bytes = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size).ok().flatten().unwrap_or_default();
+        let policy = match Policy::parse(&bytes) {
+            Ok(policy) => policy,
+            Err(error @ PolicyError::Schema(_)) => {
+                log::warn!("{error}; taken as neutral");
+                Count::define(UNKNOWN_SCHEMA_COUNTER.to_owned()).add_one();
+                Policy::default()
+            }
+            Err(error) => {
+                log::warn!("{error}; refused");
+                return false;
+            }
+        };
+        let services = policy.services.into_iter();
+        self.services =
+            Rc::new(services.map(|(name, policy)| (name.clone(), Rc::new(Service::new(name, policy)))).collect());
+        true
+    }
+
+    fn on_tick(&mut self) {
+        if let Some(heartbeat) = &self.heartbeat {
+            heartbeat.tick();
+        }
+    }
+
+    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Request::new(Rc::clone(&self.services))))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
