@@ -1,14 +1,26 @@
-//! The one task that owns the state. Everything enters by its inbox; it applies, derives, compiles and commits, and answers those
-//! who want to look. Nobody else changes the state or the store.
+//! The one task that owns the state. Everything enters by its inbox; it applies, derives, compiles and commits, and answers
+//! those who want to look. Nobody else changes the state or writes to the store.
 
-use std::collections::BTreeMap;
-use tidegate_core::{ServiceName, State, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tidegate_core::compile::{Changes, Compiler, Kind, Resource};
+use tidegate_core::state::{ProbeChange, Settled};
+use tidegate_core::{Input, ServiceName, State, Timestamp};
+use tidegate_xds::{Commit, ResourceType, Store};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+
+/// Inputs applied before a round of deriving: enough that a storm of events costs few rounds, small enough that looks are
+/// answered meanwhile.
+const BATCH: usize = 256;
 
 /// When a service's newest resources were committed to the xDS store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Publication {
-    /// The store's sequence of that commit.
+    /// The store's sequence after that commit.
     pub sequence: u64,
     /// When it was committed.
     pub at: Timestamp,
@@ -49,4 +61,149 @@ impl Observer {
         self.0.send(looker).await.map_err(|_| Gone)?;
         answer.await.map_err(|_| Gone)
     }
+}
+
+/// The task.
+pub struct Reconcile {
+    state: State,
+    compiler: Compiler,
+    store: Store,
+    clock: Clock,
+    inbox: mpsc::Receiver<Input>,
+    probes: mpsc::Sender<ProbeChange>,
+    lookers: mpsc::Receiver<Looker>,
+    /// Services that changed since the last commit; they pile up until the first sync.
+    pending: BTreeSet<ServiceName>,
+    pending_edge: bool,
+    published: BTreeMap<ServiceName, Publication>,
+}
+
+impl Reconcile {
+    /// The task that owns `state`, and the way to look at it.
+    #[must_use]
+    pub fn new(
+        state: State,
+        compiler: Compiler,
+        store: Store,
+        clock: Clock,
+        inbox: mpsc::Receiver<Input>,
+        probes: mpsc::Sender<ProbeChange>,
+    ) -> (Self, Observer) {
+        // People and scrapers look; sixteen at once are answered within one round.
+        let (observer, lookers) = mpsc::channel(16);
+        let task = Self {
+            state,
+            compiler,
+            store,
+            clock,
+            inbox,
+            probes,
+            lookers,
+            pending: BTreeSet::new(),
+            pending_edge: false,
+            published: BTreeMap::new(),
+        };
+        (task, Observer(observer))
+    }
+
+    /// Runs until `shutdown`, or until nobody can send an input any more.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let deadline = self.state.deadline().map(|at| at.since(self.clock.now()));
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                received = self.inbox.recv_many(&mut batch, BATCH) => {
+                    if received == 0 {
+                        return;
+                    }
+                    for input in batch.drain(..) {
+                        if !self.apply(input).await {
+                            return;
+                        }
+                    }
+                    self.round();
+                }
+                Some(look) = self.lookers.recv() => {
+                    look(&Look { state: &self.state, published: &self.published, now: self.clock.now() });
+                }
+                () = tokio::time::sleep(deadline.unwrap_or(Duration::MAX)), if deadline.is_some() => self.round(),
+            }
+        }
+    }
+
+    /// False when the prober is gone: the process is shutting down.
+    async fn apply(&mut self, input: Input) -> bool {
+        tracing::debug!(?input, "input");
+        for change in self.state.apply(input, self.clock.now()) {
+            if self.probes.send(change).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn round(&mut self) {
+        let now = self.clock.now();
+        let Settled { services, edge, flips } = self.state.settle(now);
+        for flip in flips {
+            tracing::info!(
+                service = %flip.service,
+                version = %flip.version,
+                container = flip.container,
+                instance = %flip.id,
+                reason = flip.reason,
+                "{}",
+                if flip.ready { "ready" } else { "not ready" },
+            );
+        }
+        self.pending.extend(services);
+        self.pending_edge |= edge;
+        if !self.state.is_synced() {
+            return;
+        }
+        let services = std::mem::take(&mut self.pending);
+        let edge = std::mem::take(&mut self.pending_edge);
+        let changes = self.compiler.update(&self.state, &services, edge);
+        if !changes.is_empty() {
+            let committed = self.store.commit(commit(&changes));
+            tracing::debug!(sequence = committed.sequence, resources = committed.changed.len(), "committed");
+        }
+        for service in services {
+            if self.state.service(&service).is_none() {
+                self.published.remove(&service);
+            } else {
+                self.published.insert(service, Publication { sequence: self.store.sequence(), at: now });
+            }
+        }
+        if !self.store.is_open() {
+            tracing::info!(services = self.published.len(), "first sync done, serving xDS");
+            self.store.open();
+        }
+    }
+}
+
+fn commit(changes: &Changes) -> Commit {
+    let mut commit = Commit::default();
+    for (name, resource) in &changes.upserts {
+        match resource {
+            Resource::Cluster(message) => commit.upsert(ResourceType::Cluster, name, &**message),
+            Resource::Endpoint(message) => commit.upsert(ResourceType::Endpoint, name, message),
+            Resource::Listener(message) => commit.upsert(ResourceType::Listener, name, &**message),
+            Resource::Route(message) => commit.upsert(ResourceType::Route, name, &**message),
+            Resource::ExtensionConfig(message) => commit.upsert(ResourceType::ExtensionConfig, name, message),
+            Resource::Runtime(message) => commit.upsert(ResourceType::Runtime, name, message),
+        }
+    }
+    for (kind, name) in &changes.removals {
+        let resource_type = match kind {
+            Kind::Cluster => ResourceType::Cluster,
+            Kind::Endpoint => ResourceType::Endpoint,
+            Kind::Listener => ResourceType::Listener,
+            Kind::Route => ResourceType::Route,
+        };
+        commit.remove(resource_type, name);
+    }
+    commit
 }

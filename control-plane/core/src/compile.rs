@@ -38,7 +38,7 @@ pub enum Resource {
     /// LDS.
     Listener(Box<Listener>),
     /// RDS.
-    Route(RouteConfiguration),
+    Route(Box<RouteConfiguration>),
     /// ECDS.
     ExtensionConfig(TypedExtensionConfig),
     /// RTDS.
@@ -173,7 +173,7 @@ impl Compiler {
             let hosts = self.virtual_hosts();
             for name in self.listeners.keys() {
                 let configuration = route::configuration(name, hosts.clone());
-                changes.upserts.push((name.clone(), Resource::Route(configuration)));
+                changes.upserts.push((name.clone(), Resource::Route(Box::new(configuration))));
             }
         }
         changes
