@@ -145,7 +145,11 @@ impl Compiler {
                 &mut changes,
             );
             diff(&old.assignments, &new_or_empty.assignments, Kind::Endpoint, Resource::Endpoint, &mut changes);
-            if old.routes != new_or_empty.routes || old.hosts != new_or_empty.hosts || old.path != new_or_empty.path {
+            let reached = !(old.hosts.is_empty() && new_or_empty.hosts.is_empty());
+            if reached
+                && (&old.hosts, &old.path, &old.routes)
+                    != (&new_or_empty.hosts, &new_or_empty.path, &new_or_empty.routes)
+            {
                 routes = true;
                 self.move_hosts(name, &old, &new_or_empty);
             }

@@ -19,6 +19,8 @@ pub mod compile;
 mod duration;
 mod suggest;
 mod time;
+#[cfg(test)]
+mod testing;
 
 pub use input::Input;
 pub use instance::{Discovered, Instance, InstanceId, Update};

@@ -1,1 +1,280 @@
+use std::collections::BTreeMap;
 
+use envoy_types::pb::envoy::config::core::v3::HealthStatus;
+use envoy_types::pb::envoy::config::core::v3::address::Address;
+use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
+use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+use envoy_types::pb::envoy::config::route::v3::route::Action;
+use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
+use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::Config;
+use crate::container::Container;
+use crate::instance::{Phase, Update};
+use crate::testing::{World, config, container, discovered, shop};
+
+const CANARY: &str = "services: { shop: { stable: { version: v1 }, canary: { version: v2, weight: 10, sessionAffinity: { hashOn: [ { header: X-User } ] } } } }";
+
+/// Resources in words: what a reader of Envoy's configuration would look for first.
+fn words(changes: &Changes) -> Vec<String> {
+    let mut words: Vec<String> = changes.upserts.iter().map(|(name, resource)| say(name, resource)).collect();
+    words.extend(changes.removals.iter().map(|(kind, name)| format!("remove {kind:?} {name}")));
+    words.sort();
+    words
+}
+
+fn say(name: &str, resource: &Resource) -> String {
+    match resource {
+        Resource::Cluster(_) => format!("CDS {name}"),
+        Resource::Endpoint(assignment) => {
+            let hosts = assignment.endpoints.iter().flat_map(|l| &l.lb_endpoints).map(|host| {
+                let Some(HostIdentifier::Endpoint(endpoint)) = &host.host_identifier else { return "?".to_owned() };
+                let Some(Address::SocketAddress(address)) = endpoint.address.as_ref().and_then(|a| a.address.as_ref())
+                else {
+                    return "?".to_owned();
+                };
+                let Some(PortSpecifier::PortValue(port)) = address.port_specifier else { return "?".to_owned() };
+                let status = HealthStatus::try_from(host.health_status).unwrap().as_str_name().to_lowercase();
+                format!("{}:{port} {status}", address.address)
+            });
+            format!("EDS {name} [{}]", hosts.collect::<Vec<_>>().join(", "))
+        }
+        Resource::Listener(_) => format!("LDS {name}"),
+        Resource::Route(routes) => {
+            let hosts = routes.virtual_hosts.iter().map(|host| {
+                let routes = host.routes.iter().map(|route| {
+                    let path = match route.r#match.as_ref().and_then(|m| m.path_specifier.as_ref()) {
+                        Some(PathSpecifier::Prefix(p) | PathSpecifier::PathSeparatedPrefix(p)) => p.as_str(),
+                        other => panic!("{other:?}"),
+                    };
+                    let Some(Action::Route(action)) = &route.action else { panic!("{:?}", route.action) };
+                    let to = match &action.cluster_specifier {
+                        Some(ClusterSpecifier::Cluster(cluster)) => cluster.clone(),
+                        Some(ClusterSpecifier::WeightedClusters(weighted)) => weighted
+                            .clusters
+                            .iter()
+                            .map(|c| format!("{}={}", c.name, c.weight.unwrap_or_default().value))
+                            .collect::<Vec<_>>()
+                            .join("|"),
+                        other => panic!("{other:?}"),
+                    };
+                    let filtered = if route.typed_per_filter_config.is_empty() { "" } else { " filtered" };
+                    format!("{path}->{to}{filtered}")
+                });
+                let mut routes: Vec<String> = routes.collect();
+                routes.dedup();
+                format!("{}({})", host.domains.join(","), routes.join(" "))
+            });
+            format!("RDS {name} {}", hosts.collect::<Vec<_>>().join(" "))
+        }
+        Resource::ExtensionConfig(_) => format!("ECDS {name}"),
+        Resource::Runtime(layer) => {
+            let fields = layer.layer.iter().flat_map(|s| &s.fields).map(|(key, value)| match value.kind {
+                Some(prost_types::value::Kind::NumberValue(n)) => format!("{key}={n}"),
+                _ => format!("{key}=?"),
+            });
+            format!("RTDS {name} {}", fields.collect::<Vec<_>>().join(" "))
+        }
+    }
+}
+
+#[test]
+fn a_service_with_one_version() {
+    let mut world = World::with(Config::default(), &[shop("a", 2, "v1"), shop("b", 3, "v1")]);
+    assert_eq!(
+        words(&world.round()),
+        [
+            "CDS shop/v1",
+            "ECDS tidegate",
+            "EDS shop/v1 [172.17.0.2:80 healthy, 172.17.0.3:80 healthy]",
+            "LDS web",
+            "RDS web shop.localhost(/->shop/v1)",
+            "RTDS tidegate ",
+        ]
+    );
+}
+
+#[test]
+fn a_canary_has_its_weight_by_rtds_and_the_safe_default_in_its_route() {
+    let mut world = World::with(config(CANARY), &[shop("a", 2, "v1"), shop("b", 3, "v2")]);
+    assert_eq!(
+        words(&world.round()),
+        [
+            "CDS shop/v1",
+            "CDS shop/v2",
+            "CDS shop/v2+spill",
+            "ECDS tidegate",
+            "EDS shop/v1 [172.17.0.2:80 healthy]",
+            "EDS shop/v2 [172.17.0.3:80 healthy]",
+            "LDS web",
+            "RDS web shop.localhost(/->shop/v1=10000|shop/v2+spill=0 filtered)",
+            "RTDS tidegate tg.shop.shop/v1=9000 tg.shop.shop/v2+spill=1000",
+        ]
+    );
+    world.configure(&CANARY.replace("weight: 10", "weight: 50"));
+    assert_eq!(
+        words(&world.round()),
+        ["RTDS tidegate tg.shop.shop/v1=5000 tg.shop.shop/v2+spill=5000"],
+        "a weight costs a layer"
+    );
+    world.check(&shop("b", 3, "v2"), false);
+    assert_eq!(words(&world.round()), ["EDS shop/v2 []"], "readiness never touches weights");
+}
+
+#[test]
+fn a_version_appears_and_goes_without_a_listener_update() {
+    let (a, b) = (shop("a", 2, "v1"), shop("b", 3, "v2"));
+    let mut world = World::with(Config::default(), std::slice::from_ref(&a));
+    world.round();
+    world.upsert(&b);
+    world.round();
+    world.check(&b, true);
+    assert_eq!(
+        words(&world.round()),
+        ["EDS shop/v2 [172.17.0.3:80 healthy]", "RTDS tidegate tg.shop.shop/v1=5000 tg.shop.shop/v2=5000"]
+    );
+    world.update(Update::Remove(a.id));
+    assert_eq!(
+        words(&world.round()),
+        ["RDS web shop.localhost(/->shop/v2)", "RTDS tidegate ", "remove Cluster shop/v1", "remove Endpoint shop/v1",]
+    );
+}
+
+#[test]
+fn what_is_being_stopped_drains_and_serves_on_only_when_nothing_else_is_left() {
+    let (a, b) = (shop("a", 2, "v1"), shop("b", 3, "v1"));
+    let mut world = World::with(Config::default(), &[a.clone(), b.clone()]);
+    world.round();
+    let stop = |world: &mut World, c: &Container| {
+        let mut stopping = discovered(c);
+        stopping.terminating = Some(world.now.after(std::time::Duration::from_secs(12)));
+        world.update(Update::Upsert(Box::new(stopping)));
+        words(&world.round())
+    };
+    assert_eq!(stop(&mut world, &a), ["EDS shop/v1 [172.17.0.2:80 draining, 172.17.0.3:80 healthy]"]);
+    assert_eq!(stop(&mut world, &b), ["EDS shop/v1 [172.17.0.2:80 healthy, 172.17.0.3:80 healthy]"]);
+    // A canary has stable behind it, and spills at once.
+    let mut world = World::with(config(CANARY), &[a, b.clone(), shop("c", 4, "v2")]);
+    world.round();
+    assert_eq!(stop(&mut world, &shop("c", 4, "v2")), ["EDS shop/v2 [172.17.0.4:80 draining]"]);
+}
+
+#[test]
+fn once_stable_has_no_instance_the_default_is_the_canary() {
+    let mut world = World::with(config(CANARY), &[shop("b", 3, "v2")]);
+    let all = words(&world.round()).join("\n");
+    assert!(all.contains("shop/v1=0|shop/v2+spill=10000"), "{all}");
+    assert!(all.contains("tg.shop.shop/v1=9000"), "the live weights stay what they were told to be: {all}");
+}
+
+#[test]
+fn paths_of_one_host_are_matched_longest_first() {
+    let containers = [("a", 2, "/"), ("b", 3, "/api/v2"), ("c", 4, "/api")]
+        .map(|(name, ip, path)| container(name, ip, &[("tidegate.host", "x.localhost"), ("tidegate.path", path)]));
+    let mut world = World::with(Config::default(), &containers);
+    let all = words(&world.round()).join("\n");
+    assert!(all.contains("x.localhost(/api/v2->b/default /api->c/default /->a/default)"), "{all}");
+}
+
+#[test]
+fn a_crash_of_the_filter_costs_one_fresh_policy() {
+    let mut world = World::with(config(CANARY), &[shop("a", 2, "v1"), shop("b", 3, "v2")]);
+    world.round();
+    world.apply(crate::Input::FilterCrashed);
+    let all = words(&world.round());
+    assert!(all.contains(&"ECDS tidegate".to_owned()), "{all:?}");
+}
+
+#[test]
+fn a_bad_service_leaves_all_others_as_they_are() {
+    let mut world = World::with(Config::default(), &[shop("a", 2, "v1")]);
+    world.round();
+    world.upsert(&container("bad", 9, &[("tidegate.host", "bad host!"), ("tidegate.prot", "80")]));
+    world.upsert(&container("late", 8, &[("tidegate.host", "shop.localhost")]));
+    let changes = words(&world.round());
+    assert!(changes.iter().all(|change| change.contains("late/default")), "{changes:?}");
+}
+
+#[test]
+fn touching_one_of_many_services_compiles_one() {
+    let containers: Vec<Container> = (0..200_u8)
+        .map(|i| container(&format!("s{i}"), i.max(2), &[("tidegate.host", format!("s{i}.localhost").leak())]))
+        .collect();
+    let mut world = World::with(Config::default(), &containers);
+    world.round();
+    world.check(&containers[77], false);
+    assert_eq!(words(&world.round()), ["EDS s77/default []"]);
+}
+
+/// The outcome as a whole, by name.
+fn everything(changes: Changes) -> BTreeMap<(String, String), Resource> {
+    changes
+        .upserts
+        .into_iter()
+        .map(|(name, resource)| ((format!("{:?}", std::mem::discriminant(&resource)), name), resource))
+        .collect()
+}
+
+proptest! {
+    /// Equal facts give equal resources, whatever their order, and incremental equals from scratch.
+    #[test]
+    fn any_interleaving_that_ends_in_the_same_facts_compiles_to_the_same(
+        steps in proptest::collection::vec((0_usize..6, 0_u8..6), 0..40),
+        canary in proptest::bool::ANY,
+    ) {
+        let containers: Vec<Container> = (0..6_u8)
+            .map(|i| container(
+                &format!("c{i}"),
+                10 + i,
+                &[
+                    ("tidegate.service", if i < 4 { "shop" } else { "cart" }),
+                    ("tidegate.host", if i < 4 { "shop.localhost" } else { "cart.localhost" }),
+                    ("tidegate.version", ["v1", "v2", "v3"][usize::from(i) % 3]),
+                ],
+            ))
+            .collect();
+        let settings = || if canary { config(CANARY) } else { Config::default() };
+        let mut world = World::with(settings(), &[]);
+        let mut facts: BTreeMap<usize, (bool, bool, Container)> = BTreeMap::new();
+        world.round();
+        let mut kept: BTreeMap<(String, String), Resource> = everything(world.compiled_afresh());
+        for (which, what) in steps {
+            let mut container = containers[which].clone();
+            match what {
+                0 => { world.update(Update::Remove(container.id.clone())); facts.remove(&which); }
+                1 => {
+                    container.phase = Phase::Paused;
+                    world.upsert(&container);
+                    let passed = facts.get(&which).is_some_and(|f| f.0);
+                    facts.insert(which, (passed, false, container));
+                }
+                2..=5 => {
+                    world.upsert(&container);
+                    let passes = what != 2;
+                    world.check(&container, passes);
+                    facts.insert(which, (passes, true, container));
+                }
+                _ => {}
+            }
+            let changes = world.round();
+            for (kind, name) in &changes.removals {
+                let discriminant = match kind {
+                    Kind::Cluster => std::mem::discriminant(&Resource::Cluster(Box::default())),
+                    _ => std::mem::discriminant(&Resource::Endpoint(ClusterLoadAssignment::default())),
+                };
+                kept.remove(&(format!("{discriminant:?}"), name.clone()));
+            }
+            kept.extend(everything(changes));
+        }
+        prop_assert_eq!(&kept, &everything(world.compiled_afresh()));
+        let mut other = World::with(settings(), &[]);
+        for (passed, _, container) in facts.values().rev() {
+            other.upsert(container);
+            other.check(container, *passed);
+        }
+        other.round();
+        prop_assert_eq!(&kept, &everything(other.compiled_afresh()));
+    }
+}
