@@ -1,5 +1,6 @@
 //! The control plane's IO and wiring: discovery, probing, the reconcile loop, the servers and the command line. What any
 //! of it means is decided in `tidegate-core`.
 
+pub mod clock;
 pub mod discovery;
 pub mod probe;
