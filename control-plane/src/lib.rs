@@ -7,3 +7,6 @@ pub mod discovery;
 pub mod probe;
 pub mod filter;
 pub mod reconcile;
+pub mod edges;
+pub mod options;
+pub mod run;

@@ -1,1 +1,238 @@
-//! Skeleton.
+//! Active checks. One task holds every target and its schedule; a check under way is a job in its `JoinSet`, so that a slow
+//! target delays no other. Single results become verdicts in [`Streak`]; only a verdict that flipped, became known, or fails
+//! for a new reason is told to the inbox. Which instance is checked is decided elsewhere and arrives as [`ProbeChange`]s.
+
+mod check;
+mod metrics;
+mod schedule;
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use rand::Rng;
+use tidegate_core::health::{Streak, Verdict};
+use tidegate_core::instance::Check;
+use tidegate_core::state::ProbeChange;
+use tidegate_core::{Input, InstanceId, Timestamp};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use self::check::Outcome;
+pub use self::metrics::ProbeMetrics;
+use self::schedule::{Key, Schedule};
+use crate::clock::Clock;
+
+/// A failing instance whose reason changes is told of again after this long at the earliest.
+const NEW_REASON_AFTER: Duration = Duration::from_secs(1);
+/// By how much a regular interval may be shorter or longer, so that checks which began together spread out.
+const JITTER: f64 = 0.1;
+
+/// The prober.
+#[derive(Debug)]
+pub struct Prober {
+    clock: Clock,
+    metrics: ProbeMetrics,
+    targets: HashMap<Key, Target>,
+    keys: HashMap<InstanceId, Key>,
+    next_key: Key,
+    schedule: Schedule,
+    running: JoinSet<(Key, Outcome)>,
+    /// Verdicts on their way to the inbox: each target at most once, whatever happens to it meanwhile.
+    outbox: VecDeque<Key>,
+}
+
+#[derive(Debug)]
+struct Target {
+    id: InstanceId,
+    check: Check,
+    streak: Streak,
+    /// What the inbox knows, or is about to.
+    verdict: Option<Verdict>,
+    /// The verdict waits in the outbox.
+    unsent: bool,
+    /// When the inbox was last told something.
+    told: Timestamp,
+}
+
+impl Prober {
+    /// A prober that does nothing until it runs.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            metrics: ProbeMetrics::default(),
+            targets: HashMap::new(),
+            keys: HashMap::new(),
+            next_key: 0,
+            schedule: Schedule::default(),
+            running: JoinSet::new(),
+            outbox: VecDeque::new(),
+        }
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn metrics(&self) -> ProbeMetrics {
+        self.metrics.clone()
+    }
+
+    /// Checks until `shutdown`, or until nobody says what to check or reads `inbox` any more.
+    ///
+    /// It never waits for the inbox while changes are to be read: whoever reads the inbox may be the one who sends changes.
+    #[tracing::instrument(name = "probe", skip_all)]
+    pub async fn run(
+        mut self,
+        mut changes: mpsc::Receiver<ProbeChange>,
+        inbox: mpsc::Sender<Input>,
+        shutdown: CancellationToken,
+    ) {
+        loop {
+            let due = self.schedule.next_due();
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                change = changes.recv() => match change {
+                    Some(ProbeChange::Watch { id, check }) => self.watch(id, check),
+                    Some(ProbeChange::Forget(id)) => self.forget(&id),
+                    None => return,
+                },
+                permit = inbox.reserve(), if !self.outbox.is_empty() => match permit {
+                    Ok(permit) => if let Some(input) = self.next_input() { permit.send(input) },
+                    Err(_) => return,
+                },
+                Some(done) = self.running.join_next() => match done {
+                    Ok((key, outcome)) => self.take(key, outcome),
+                    Err(error) if error.is_cancelled() => {}
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                },
+                () = async { match due { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {
+                    self.schedule.wake(Instant::now());
+                }
+            }
+            self.start();
+        }
+    }
+
+    fn watch(&mut self, id: InstanceId, check: Check) {
+        if !check.kind.is_active() {
+            self.forget(&id);
+            return;
+        }
+        if let Some(key) = self.keys.get(&id)
+            && let Some(target) = self.targets.get_mut(key)
+        {
+            if target.check.kind == check.kind {
+                target.check = check;
+                self.schedule.at_once(*key);
+                return;
+            }
+            self.forget(&id);
+        }
+        let key = self.next_key;
+        self.next_key += 1;
+        let streak = Streak::default();
+        let target = Target { id: id.clone(), check, streak, verdict: None, unsent: false, told: Timestamp::default() };
+        self.targets.insert(key, target);
+        self.keys.insert(id, key);
+        self.schedule.at_once(key);
+        self.metrics.targets.set(i64::try_from(self.targets.len()).unwrap_or(i64::MAX));
+    }
+
+    fn forget(&mut self, id: &InstanceId) {
+        if let Some(key) = self.keys.remove(id) {
+            self.targets.remove(&key);
+            self.schedule.forget(key);
+            self.metrics.targets.set(i64::try_from(self.targets.len()).unwrap_or(i64::MAX));
+        }
+    }
+
+    fn start(&mut self) {
+        while let Some(key) = self.schedule.start() {
+            let Some(target) = self.targets.get(&key) else {
+                self.schedule.forget(key);
+                self.schedule.ended(key, false);
+                continue;
+            };
+            let (address, check) = (target.id.address, target.check.clone());
+            self.running.spawn(async move { (key, check::perform(address, &check).await) });
+        }
+    }
+
+    fn take(&mut self, key: Key, outcome: Outcome) {
+        self.schedule.ended(key, matches!(outcome, Outcome::TimedOut(_)));
+        let Some(target) = self.targets.get_mut(&key) else { return };
+        self.metrics.count(&target.check.kind, &outcome);
+        let now = self.clock.now();
+        let (passed, detail) = match outcome {
+            Outcome::Passed(detail) => (true, detail),
+            Outcome::Failed(detail) | Outcome::TimedOut(detail) => (false, detail),
+            Outcome::Inconclusive(detail) => {
+                tracing::warn!(instance = %target.id, reason = detail, "a check could not be made");
+                self.schedule.after(key, target.check.interval);
+                return;
+            }
+        };
+        tracing::trace!(instance = %target.id, passed, detail, "checked");
+        let flipped = target.streak.observe(passed, &target.check);
+        let pause = target.streak.pause(&target.check);
+        // A newcomer's pauses stay as they are: it is waited for.
+        let regular = pause >= target.check.interval;
+        self.schedule.after(key, if regular { jittered(pause) } else { pause });
+
+        let verdict = match flipped {
+            Some(passing) => {
+                target.log_flip(passing, &detail);
+                Verdict { passing, detail, since: now }
+            }
+            None => match &target.verdict {
+                // Still failing, but for another reason: whoever asks why shall get the newest one.
+                Some(known)
+                    if !known.passing
+                        && !passed
+                        && known.detail != detail
+                        && now.since(target.told) >= NEW_REASON_AFTER =>
+                {
+                    Verdict { passing: false, detail, since: now }
+                }
+                _ => return,
+            },
+        };
+        target.verdict = Some(verdict);
+        target.told = now;
+        if !target.unsent {
+            target.unsent = true;
+            self.outbox.push_back(key);
+        }
+    }
+
+    fn next_input(&mut self) -> Option<Input> {
+        while let Some(key) = self.outbox.pop_front() {
+            if let Some(target) = self.targets.get_mut(&key) {
+                target.unsent = false;
+                let verdict = target.verdict.clone()?;
+                return Some(Input::Checked { id: target.id.clone(), verdict });
+            }
+        }
+        None
+    }
+}
+
+impl Target {
+    fn log_flip(&self, passing: bool, reason: &str) {
+        let address = self.id.address;
+        match (passing, &self.verdict) {
+            (true, _) => tracing::info!(instance = %self.id, %address, reason, "checks pass"),
+            (false, Some(_)) => tracing::info!(instance = %self.id, %address, reason, "checks fail"),
+            // It has only just started.
+            (false, None) => tracing::debug!(instance = %self.id, %address, reason, "checks do not pass yet"),
+        }
+    }
+}
+
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::rng().random_range(1.0 - JITTER..=1.0 + JITTER))
+}
+
+#[cfg(test)]
+mod tests;

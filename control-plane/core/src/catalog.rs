@@ -29,9 +29,9 @@ pub struct Catalog {
 pub struct Touched {
     /// Services whose facts changed.
     pub services: BTreeSet<ServiceName>,
-    /// Instances that are new or whose check changed.
+    /// Instances to be checked that are new, run again after a pause, or whose check changed.
     pub watch: Vec<Instance>,
-    /// Instances that are gone.
+    /// Instances that are gone or paused; what their checks said is void.
     pub forget: Vec<InstanceId>,
     /// Whether anything at all changed, problems and containers that are not routed included.
     pub any: bool,
@@ -97,20 +97,18 @@ impl Catalog {
         touched.services.extend(before);
         touched.services.extend(after);
 
-        let old_instances = old.map(|d| d.instances).unwrap_or_default();
-        let new_instances = new.as_ref().map(|d| d.instances.as_slice()).unwrap_or_default();
-        for instance in &old_instances {
+        for instance in old.iter().flat_map(|d| &d.instances) {
             self.instances.remove(&instance.id);
-            if !new_instances.iter().any(|new| new.id == instance.id) {
-                touched.forget.push(instance.id.clone());
-            }
         }
-        for instance in new_instances {
+        for instance in new.iter().flat_map(|d| &d.instances) {
             self.instances.insert(instance.id.clone(), instance.service.clone());
-            if !old_instances.iter().any(|old| old.id == instance.id && old.check == instance.check) {
-                touched.watch.push(instance.clone());
-            }
         }
+        let before = old.as_ref().map(Discovered::checkable).unwrap_or_default();
+        let after = new.as_ref().map(Discovered::checkable).unwrap_or_default();
+        let gone = before.iter().filter(|old| !after.iter().any(|new| new.id == old.id));
+        touched.forget.extend(gone.map(|instance| instance.id.clone()));
+        let changed = after.iter().filter(|new| !before.iter().any(|old| old.id == new.id && old.check == new.check));
+        touched.watch.extend(changed.cloned());
         if let Some(new) = new {
             self.containers.insert(key, new);
         }

@@ -228,6 +228,12 @@ pub struct Discovered {
 }
 
 impl Discovered {
+    /// The instances that a check can say something about. The kernel of a paused container still accepts connections.
+    #[must_use]
+    pub fn checkable(&self) -> &[Instance] {
+        if self.phase == Phase::Running { &self.instances } else { &[] }
+    }
+
     /// How problems name it.
     #[must_use]
     pub fn subject(&self) -> String {

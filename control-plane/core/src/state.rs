@@ -46,9 +46,15 @@ enum Sync {
 /// What the prober has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeChange {
-    /// Check this instance from now on.
-    Watch(InstanceId, Check),
-    /// Stop checking it.
+    /// Checks this instance from now on, the first time at once. An instance that is checked already keeps its verdict and is
+    /// checked once more at once, unless what the check does has changed: then it is a newcomer.
+    Watch {
+        /// Which instance.
+        id: InstanceId,
+        /// How.
+        check: Check,
+    },
+    /// Checks it no more, and forgets its verdict.
     Forget(InstanceId),
 }
 
@@ -129,7 +135,7 @@ impl State {
                 let awaited = self
                     .catalog
                     .containers()
-                    .flat_map(|container| &container.instances)
+                    .flat_map(|container| container.checkable())
                     .filter(|instance| instance.check.kind.is_active() && !self.verdicts.contains_key(&instance.id))
                     .map(|instance| instance.id.clone())
                     .collect();
@@ -140,7 +146,10 @@ impl State {
             awaited.retain(|id| !forget.contains(id));
         }
         let forget = forget.into_iter().map(ProbeChange::Forget);
-        let watch = watch.into_iter().filter(|i| i.check.kind.is_active()).map(|i| ProbeChange::Watch(i.id, i.check));
+        let watch = watch
+            .into_iter()
+            .filter(|i| i.check.kind.is_active())
+            .map(|i| ProbeChange::Watch { id: i.id, check: i.check });
         forget.chain(watch).collect()
     }
 

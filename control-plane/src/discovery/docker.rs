@@ -1,1 +1,241 @@
-//! Skeleton.
+//! The Docker engine as a source of instances. An event is only a hint to look; what is known comes from inspect and list. It
+//! subscribes before it lists, lists in full at each connection and now and then between, keeps what it knows while the engine
+//! does not answer, and says what is wrong then. It only reads: nothing here changes anything in the engine.
+//!
+//! The pieces: [`engine`] talks, [`facts`] and [`hints`] understand, [`view`] knows, [`queue`] says what to look at next,
+//! [`session`] is one connection's life, and this file connects, again and again.
+
+mod engine;
+mod facts;
+mod hints;
+mod problems;
+mod queue;
+mod session;
+mod signal;
+mod stats;
+mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng;
+use tidegate_core::labels::Placement;
+use tidegate_core::{Input, Problem, ProviderName, Update};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use self::engine::{Endpoint, Engine, EngineError};
+use self::session::{Heard, Session, Turn};
+pub use self::stats::DockerStats;
+use self::view::View;
+use crate::clock::Clock;
+
+/// Where Docker listens by default.
+pub const DEFAULT_ENDPOINT: &str = "unix:///var/run/docker.sock";
+/// How often everything is listed although no event asked for it: events can be lost without a trace (`docker-events.md`).
+pub const DEFAULT_RESYNC: Duration = Duration::from_secs(15);
+
+/// The stream begins this long before the last event that was read: Docker's events are ordered only roughly.
+const OVERLAP: i64 = 2_000_000_000;
+/// The longest pause between two attempts to connect: an attempt costs nothing, and a socket that is back is used at once.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+/// A session that lasted this long was a good one: its end is routine and the next attempt is made at once.
+const GOOD_SESSION: Duration = Duration::from_secs(10);
+
+/// What the provider needs to know.
+#[derive(Clone, Debug)]
+pub struct DockerSettings {
+    /// `unix:///path` or `tcp://host:port`.
+    pub endpoint: String,
+    /// Where Envoy stands.
+    pub placement: Placement,
+    /// How often everything is listed although no event asked for it.
+    pub resync: Duration,
+}
+
+impl Default for DockerSettings {
+    fn default() -> Self {
+        Self { endpoint: DEFAULT_ENDPOINT.to_owned(), placement: Placement::default(), resync: DEFAULT_RESYNC }
+    }
+}
+
+/// The Docker provider.
+#[derive(Debug)]
+pub struct DockerProvider {
+    settings: DockerSettings,
+    stats: DockerStats,
+}
+
+impl DockerProvider {
+    /// A provider that does nothing until it runs.
+    #[must_use]
+    pub fn new(settings: DockerSettings) -> Self {
+        Self { settings, stats: DockerStats::default() }
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn stats(&self) -> DockerStats {
+        self.stats.clone()
+    }
+
+    /// Follows the engine until `shutdown`, or until nobody reads `inbox` any more. The first update is either a reset or the
+    /// problem that keeps it from coming.
+    #[tracing::instrument(name = "docker", skip_all, fields(endpoint = self.settings.endpoint))]
+    pub async fn run(self, inbox: mpsc::Sender<Input>, clock: Clock, shutdown: CancellationToken) {
+        let follower = Follower {
+            view: View::new(self.settings.placement.clone()),
+            settings: self.settings,
+            stats: self.stats,
+            heard: Arc::default(),
+            clock,
+            inbox,
+            reported: Vec::new(),
+            was_complete: false,
+            connections: 0,
+        };
+        // Dropping the follower drops its session, and with it every call under way.
+        let _ = shutdown.run_until_cancelled(follower.run()).await;
+    }
+}
+
+/// The inbox has no reader any more: the control plane is ending.
+struct InboxClosed;
+
+struct Follower {
+    settings: DockerSettings,
+    stats: DockerStats,
+    view: View,
+    heard: Arc<Heard>,
+    clock: Clock,
+    inbox: mpsc::Sender<Input>,
+    /// The problems the inbox knows of.
+    reported: Vec<Problem>,
+    /// A full set was sent, so that single updates make sense.
+    was_complete: bool,
+    connections: u64,
+}
+
+/// Where the conversation with the engine stands.
+enum State {
+    /// No connection. `failures` attempts in a row were in vain.
+    Disconnected { failures: u32 },
+    /// Events are read; nothing is listed yet.
+    Subscribed { failures: u32, session: Box<Session> },
+    /// The list is known and every enabled container in it is being looked at, or has been.
+    Following { failures: u32, session: Box<Session> },
+}
+
+impl Follower {
+    async fn run(mut self) {
+        let mut state = State::Disconnected { failures: 0 };
+        while let Ok(next) = self.step(state).await {
+            state = next;
+        }
+    }
+
+    async fn step(&mut self, state: State) -> Result<State, InboxClosed> {
+        match state {
+            State::Disconnected { failures } => {
+                sleep(pause(failures)).await;
+                match self.connect().await {
+                    Ok(session) => Ok(State::Subscribed { failures, session: Box::new(session) }),
+                    Err(error) => self.fail(&error, failures).await,
+                }
+            }
+            State::Subscribed { failures, mut session } => match session.list(&mut self.view).await {
+                Ok(turn) => {
+                    self.send(turn, &session).await?;
+                    Ok(State::Following { failures, session })
+                }
+                Err(error) => self.fail(&error, failures).await,
+            },
+            State::Following { failures, mut session } => match session.turn(&mut self.view).await {
+                Ok(turn) => {
+                    let suspect = turn.suspect;
+                    self.send(turn, &session).await?;
+                    if suspect {
+                        tracing::warn!("the stream of events keeps things to itself; opening another");
+                        return Ok(State::Disconnected { failures: 0 });
+                    }
+                    Ok(State::Following { failures, session })
+                }
+                Err(error) => {
+                    let failures = if session.age() >= GOOD_SESSION { 0 } else { failures.saturating_add(1) };
+                    if matches!(error, EngineError::StreamEnded) {
+                        // Proxies cut idle streams: that is no problem before the next attempt has failed.
+                        tracing::debug!("the stream of events ended");
+                        return Ok(State::Disconnected { failures });
+                    }
+                    self.fail(&error, failures).await
+                }
+            },
+        }
+    }
+
+    async fn connect(&mut self) -> Result<Session, EngineError> {
+        let engine = Engine::connect(Endpoint::parse(&self.settings.endpoint)?, self.clock).await?;
+        let opened = engine.now();
+        let since = self.heard.newest().unwrap_or(opened) - OVERLAP;
+        let events = engine.subscribe(since).await?;
+        if self.connections > 0 {
+            self.stats.reconnects.inc();
+        }
+        self.connections += 1;
+        self.stats.answered(self.clock.now());
+        tracing::info!(api = engine.version(), "connected to the Docker engine");
+        let heard = Arc::clone(&self.heard);
+        Ok(Session::new(engine, events, opened, heard, self.stats.clone(), self.clock, self.settings.resync))
+    }
+
+    async fn fail(&mut self, error: &EngineError, failures: u32) -> Result<State, InboxClosed> {
+        let problem = problems::unreachable(&self.settings.endpoint, error);
+        if self.reported.first() == Some(&problem) {
+            tracing::debug!(%error, "the Docker engine still does not answer");
+        } else {
+            tracing::warn!(code = %problem.code, reason = problem.reason, cure = problem.cure, "the Docker engine does not answer");
+        }
+        self.report(vec![problem]).await?;
+        Ok(State::Disconnected { failures: failures.saturating_add(1) })
+    }
+
+    async fn send(&mut self, turn: Turn, session: &Session) -> Result<(), InboxClosed> {
+        for update in turn.updates {
+            // Before the first full set there is nothing that a single update could change.
+            if self.was_complete || matches!(update, Update::Reset(_)) {
+                self.was_complete = true;
+                self.update(update).await?;
+            }
+        }
+        if turn.problems || turn.complete {
+            self.report(session.problems()).await?;
+        }
+        Ok(())
+    }
+
+    async fn report(&mut self, problems: Vec<Problem>) -> Result<(), InboxClosed> {
+        if self.reported != problems {
+            self.reported.clone_from(&problems);
+            self.update(Update::Problems(problems)).await?;
+        }
+        Ok(())
+    }
+
+    async fn update(&self, update: Update) -> Result<(), InboxClosed> {
+        let input = Input::Provider { provider: ProviderName::docker(), update };
+        self.inbox.send(input).await.map_err(|_| InboxClosed)
+    }
+}
+
+/// At once, and then from 100 ms doubling up to [`MAX_PAUSE`], less up to half of it.
+fn pause(failures: u32) -> Duration {
+    if failures == 0 {
+        return Duration::ZERO;
+    }
+    let pause = Duration::from_millis(100 << failures.saturating_sub(1).min(5)).min(MAX_PAUSE);
+    pause.mul_f64(rand::rng().random_range(0.5..=1.0))
+}
+
+#[cfg(test)]
+mod tests;

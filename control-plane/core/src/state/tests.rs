@@ -75,7 +75,7 @@ fn a_verdict_of_an_ended_run_is_forgotten() {
         Input::Provider { provider: ProviderName::docker(), update: Update::Upsert(Box::new(discovered(&new))) },
         world.now,
     );
-    assert!(matches!(changes.as_slice(), [ProbeChange::Forget(_), ProbeChange::Watch(_, _)]));
+    assert!(matches!(changes.as_slice(), [ProbeChange::Forget(_), ProbeChange::Watch { .. }]));
     world.check(&old, true);
     world.settle();
     assert!(!shop_view(&world).has_ready_instance(), "only the new run's own check makes it ready");
@@ -154,6 +154,24 @@ fn a_service_whose_containers_all_stopped_stays_with_its_problem() {
     world.update(Update::Remove(only.id));
     world.settle();
     assert!(world.state.service(&service("shop")).is_none());
+}
+
+#[test]
+fn a_container_that_was_paused_has_to_pass_its_check_again() {
+    let mut only = shop("a", 2, "v1");
+    let mut world = World::with(Config::default(), std::slice::from_ref(&only));
+    world.settle();
+    only.phase = Phase::Paused;
+    world.upsert(&only);
+    world.settle();
+    assert!(!shop_view(&world).has_ready_instance());
+    only.phase = Phase::Running;
+    world.upsert(&only);
+    world.settle();
+    assert!(!shop_view(&world).has_ready_instance(), "what passed before the pause says nothing now");
+    world.check(&only, true);
+    world.settle();
+    assert!(shop_view(&world).has_ready_instance());
 }
 
 #[test]

@@ -1,0 +1,415 @@
+//! The conversation with one Docker engine: reads only, each with a timeout. [`bollard`] negotiates, pings and lists; inspects
+//! and the stream of events go through the same connection code but are decoded here, for three reasons that bollard 0.21.1
+//! gives: it sends every path without the negotiated version, its inspect type holds the environment (and logs every body at
+//! debug level), and its stream does not tell when the engine has answered, which is when listing may begin.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bollard::models::ContainerSummary;
+use bollard::query_parameters::ListContainersOptionsBuilder;
+use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
+use bytes::{Buf, Bytes, BytesMut};
+use http::{Request, Response, Uri, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tidegate_core::container::Container;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use super::facts::{self, Inspect, Inspected};
+use super::hints::{self, Event};
+use crate::clock::Clock;
+
+/// The oldest API that is spoken (Docker 20.10).
+const OLDEST_API: (usize, usize) = (1, 41);
+/// One call, unless it says otherwise: a container's lock may be held while it starts.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connecting and negotiating: a local engine answers in milliseconds.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A list of thousands of containers takes its time.
+const LIST_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the watchdog's ping may take.
+pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// An inspect is tens of kilobytes; this is its bound.
+const MAX_INSPECT: usize = 4 << 20;
+/// An event is a kilobyte or two, of which labels are the most; a line that is longer ends the stream.
+const MAX_LINE: usize = 1 << 20;
+/// Clocks that differ by less are taken for one clock: the `Date` header has whole seconds.
+const SAME_CLOCK: i64 = 2_000_000_000;
+
+/// Where the engine listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    /// A socket's path.
+    Unix(String),
+    /// Host and port.
+    Tcp(String),
+}
+
+impl Endpoint {
+    pub(super) fn parse(text: &str) -> Result<Self, EngineError> {
+        let invalid = || EngineError::Endpoint { endpoint: text.to_owned() };
+        match text.split_once("://") {
+            Some(("unix", path)) if path.starts_with('/') => Ok(Self::Unix(path.to_owned())),
+            Some(("tcp" | "http", address)) if !address.is_empty() => {
+                let address = address.trim_end_matches('/');
+                let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+                Ok(Self::Tcp(if has_port { address.to_owned() } else { format!("{address}:2375") }))
+            }
+            _ => Err(invalid()),
+        }
+    }
+}
+
+/// What went wrong with the engine.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EngineError {
+    /// The configuration names no endpoint.
+    #[error("{endpoint:?} is not an endpoint")]
+    Endpoint {
+        /// As configured.
+        endpoint: String,
+    },
+    /// No connection, or one that broke before the answer.
+    #[error("it cannot be reached: {source}")]
+    Connect {
+        /// Why.
+        source: io::Error,
+    },
+    /// No answer in time.
+    #[error("no answer to {phase} within {after:?}")]
+    TimedOut {
+        /// What was asked.
+        phase: &'static str,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// An answer that says no.
+    #[error("{phase}: HTTP {status}: {message}")]
+    Refused {
+        /// What was asked.
+        phase: &'static str,
+        /// HTTP's status.
+        status: u16,
+        /// The engine's words.
+        message: String,
+    },
+    /// The engine is too old.
+    #[error("it speaks the API version {version}, and 1.41 is the oldest that is understood")]
+    ApiTooOld {
+        /// What it speaks.
+        version: String,
+    },
+    /// An answer that cannot be read.
+    #[error("{phase}: {reason}")]
+    Protocol {
+        /// What was asked.
+        phase: &'static str,
+        /// What is wrong with the answer.
+        reason: String,
+    },
+    /// The stream of events ended.
+    #[error("the stream of events ended")]
+    StreamEnded,
+}
+
+impl EngineError {
+    fn of_bollard(phase: &'static str, error: bollard::errors::Error) -> Self {
+        use bollard::errors::Error;
+        match error {
+            Error::IOError { err } => Self::Connect { source: err },
+            Error::DockerResponseServerError { status_code, message } => {
+                Self::Refused { phase, status: status_code, message }
+            }
+            other => Self::Protocol { phase, reason: other.to_string() },
+        }
+    }
+}
+
+/// A connection's worth of agreement with one engine. Every call opens a connection of its own, as Docker's own client does
+/// over a socket.
+#[derive(Debug)]
+pub(super) struct Engine {
+    dialer: Arc<Dialer>,
+    docker: Docker,
+    /// The engine's clock minus ours, in nanoseconds; zero when they are the same.
+    skew: i64,
+    clock: Clock,
+}
+
+impl Engine {
+    /// Connects, and agrees on a version.
+    pub(super) async fn connect(endpoint: Endpoint, clock: Clock) -> Result<Self, EngineError> {
+        const PHASE: &str = "the negotiation of a version";
+        let dialer = Arc::new(Dialer { endpoint, version: OnceLock::new(), date: OnceLock::new() });
+        let transport = {
+            let dialer = Arc::clone(&dialer);
+            move |request: BollardRequest| {
+                let dialer = Arc::clone(&dialer);
+                async move { dialer.send(request).await.map_err(|err| bollard::errors::Error::IOError { err }) }
+            }
+        };
+        // Bollard's own timeout has whole seconds and ends with the head; ours is around each call.
+        let docker = Docker::connect_with_custom_transport(
+            transport,
+            Some("http://docker"),
+            LIST_TIMEOUT.as_secs(),
+            API_DEFAULT_VERSION,
+        )
+        .map_err(|error| EngineError::of_bollard(PHASE, error))?;
+        let docker = within(CONNECT_TIMEOUT, PHASE, docker.negotiate_version())
+            .await?
+            .map_err(|error| EngineError::of_bollard(PHASE, error))?;
+        let version = docker.client_version();
+        if (version.major_version, version.minor_version) < OLDEST_API {
+            return Err(EngineError::ApiTooOld { version: version.to_string() });
+        }
+        let _ = dialer.version.set(version.to_string());
+        let ours = nanos(clock);
+        let skew = dialer.date.get().map_or(0, |date| date - ours);
+        let skew = if skew.abs() < SAME_CLOCK { 0 } else { skew };
+        Ok(Self { dialer, docker, skew, clock })
+    }
+
+    /// The version agreed on.
+    pub(super) fn version(&self) -> &str {
+        self.dialer.version.get().map_or("", String::as_str)
+    }
+
+    /// The time now by the engine's clock, in nanoseconds since the Unix epoch.
+    pub(super) fn now(&self) -> i64 {
+        nanos(self.clock).saturating_add(self.skew)
+    }
+
+    /// Opens the stream of events, beginning with what the engine remembers since `since`. Returns once the engine has
+    /// answered. (It subscribes right after, so `since` has to reach back a little even the first time.)
+    pub(super) async fn subscribe(&self, since: i64) -> Result<Events, EngineError> {
+        const PHASE: &str = "the subscription to events";
+        let filters = serde_json::json!({ "type": ["container", "network"], "event": hints::ACTIONS }).to_string();
+        let (seconds, fraction) = (since.div_euclid(1_000_000_000), since.rem_euclid(1_000_000_000));
+        let path = format!("/events?since={seconds}.{fraction:09}&filters={}", percent_encoded(&filters));
+        let response =
+            within(CALL_TIMEOUT, PHASE, self.get(&path)).await?.map_err(|source| EngineError::Connect { source })?;
+        let response = accepted(PHASE, response).await?;
+        Ok(Events { body: response.into_body(), buffer: BytesMut::new() })
+    }
+
+    /// All containers, whatever they do.
+    pub(super) async fn list(&self) -> Result<Vec<Container>, EngineError> {
+        const PHASE: &str = "the list of containers";
+        let options = ListContainersOptionsBuilder::default().all(true).build();
+        let list: Vec<ContainerSummary> = within(LIST_TIMEOUT, PHASE, self.docker.list_containers(Some(options)))
+            .await?
+            .map_err(|error| EngineError::of_bollard(PHASE, error))?;
+        Ok(list.into_iter().filter_map(facts::listed).collect())
+    }
+
+    /// One container; `None` when there is none with that id.
+    pub(super) async fn inspect(&self, id: &str) -> Result<Option<Inspected>, EngineError> {
+        const PHASE: &str = "the inspection";
+        let unreadable = |reason: String| EngineError::Protocol { phase: PHASE, reason };
+        let call = async {
+            let response =
+                self.get(&format!("/containers/{id}/json")).await.map_err(|source| EngineError::Connect { source })?;
+            if response.status() == http::StatusCode::NOT_FOUND {
+                return Ok(None);
+            }
+            let body = accepted(PHASE, response).await?.into_body();
+            let body = Limited::new(body, MAX_INSPECT)
+                .collect()
+                .await
+                .map_err(|error| unreadable(error.to_string()))?
+                .to_bytes();
+            let inspect: Inspect = serde_json::from_slice(&body).map_err(|error| unreadable(error.to_string()))?;
+            Ok(Some(inspect.into()))
+        };
+        within(CALL_TIMEOUT, PHASE, call).await?
+    }
+
+    /// Whether it still answers.
+    pub(super) async fn ping(&self) -> Result<(), EngineError> {
+        const PHASE: &str = "a ping";
+        within(PING_TIMEOUT, PHASE, self.docker.ping())
+            .await?
+            .map(drop)
+            .map_err(|error| EngineError::of_bollard(PHASE, error))
+    }
+
+    async fn get(&self, path: &str) -> io::Result<Response<Incoming>> {
+        let request = Request::get(format!("http://docker{path}")).body(Empty::<Bytes>::new());
+        self.dialer.send(request.map_err(io::Error::other)?).await
+    }
+}
+
+/// The stream of events.
+#[derive(Debug)]
+pub(super) struct Events {
+    body: Incoming,
+    buffer: BytesMut,
+}
+
+impl Events {
+    /// The next event; lines that are none are passed over.
+    pub(super) async fn next(&mut self) -> Result<Event, EngineError> {
+        loop {
+            while let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line = self.buffer.split_to(end + 1);
+                match serde_json::from_slice(&line) {
+                    Ok(event) => return Ok(event),
+                    Err(error) if line.iter().any(|byte| !byte.is_ascii_whitespace()) => {
+                        tracing::debug!(%error, "passing over a line of the event stream that is no event");
+                    }
+                    Err(_) => {}
+                }
+            }
+            if self.buffer.len() > MAX_LINE {
+                let reason = format!("a line has more than {MAX_LINE} bytes");
+                return Err(EngineError::Protocol { phase: "the stream of events", reason });
+            }
+            match self.body.frame().await {
+                None => return Err(EngineError::StreamEnded),
+                Some(Err(error)) => {
+                    return Err(EngineError::Protocol { phase: "the stream of events", reason: error.to_string() });
+                }
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.buffer.extend_from_slice(data.chunk());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Opens connections, and asks by the negotiated version once there is one.
+#[derive(Debug)]
+struct Dialer {
+    endpoint: Endpoint,
+    version: OnceLock<String>,
+    /// The engine's clock when it first answered, in nanoseconds since the Unix epoch.
+    date: OnceLock<i64>,
+}
+
+impl Dialer {
+    async fn send<B>(&self, request: Request<B>) -> io::Result<Response<Incoming>>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
+    {
+        let request = self.addressed(request)?;
+        let response = match &self.endpoint {
+            Endpoint::Unix(path) => exchange(UnixStream::connect(path).await?, request).await?,
+            Endpoint::Tcp(address) => exchange(TcpStream::connect(address).await?, request).await?,
+        };
+        if let Some(date) = response.headers().get(header::DATE).and_then(|date| date.to_str().ok())
+            && let Some(seconds) = http_date(date)
+        {
+            // Whole seconds, cut off: the middle of the second is the best guess.
+            let _ = self.date.set(seconds.saturating_mul(1_000_000_000).saturating_add(500_000_000));
+        }
+        Ok(response)
+    }
+
+    /// The request as it goes over the wire: the version in the path, and a `Host`.
+    fn addressed<B>(&self, mut request: Request<B>) -> io::Result<Request<B>> {
+        let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let unversioned = path.starts_with("/_ping") || path.starts_with("/version");
+        let path = match self.version.get().filter(|_| !unversioned) {
+            Some(version) => format!("/v{version}{path}"),
+            None => path.to_owned(),
+        };
+        *request.uri_mut() = path.parse::<Uri>().map_err(io::Error::other)?;
+        request.headers_mut().insert(header::HOST, header::HeaderValue::from_static("docker"));
+        Ok(request)
+    }
+}
+
+async fn exchange<B>(
+    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    request: Request<B>,
+) -> io::Result<Response<Incoming>>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
+{
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
+    // Bollard's transports give out a response whose body is still to come, so its connection needs someone to drive it. It
+    // ends with the body, or when that is dropped.
+    TokioExecutor::new().execute(async move {
+        if let Err(error) = connection.await {
+            tracing::trace!(%error, "a connection to the Docker engine ended");
+        }
+    });
+    sender.send_request(request).await.map_err(io::Error::other)
+}
+
+async fn within<T>(limit: Duration, phase: &'static str, call: impl Future<Output = T>) -> Result<T, EngineError> {
+    timeout(limit, call).await.map_err(|_| EngineError::TimedOut { phase, after: limit })
+}
+
+/// The response if it is a success, else what the engine says.
+async fn accepted(phase: &'static str, response: Response<Incoming>) -> Result<Response<Incoming>, EngineError> {
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let status = response.status().as_u16();
+    let body =
+        Limited::new(response.into_body(), 64 << 10).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&body);
+    let message = serde_json::from_str::<serde_json::Value>(&text)
+        .ok()
+        .and_then(|value| value.get("message")?.as_str().map(str::to_owned))
+        .unwrap_or_else(|| text.trim().to_owned());
+    Err(EngineError::Refused { phase, status, message })
+}
+
+fn nanos(clock: Clock) -> i64 {
+    i64::try_from(clock.now().as_millis()).unwrap_or(i64::MAX).saturating_mul(1_000_000)
+}
+
+fn percent_encoded(text: &str) -> String {
+    use std::fmt::Write;
+    text.bytes().fold(String::with_capacity(text.len() * 2), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+        out
+    })
+}
+
+/// Seconds since the Unix epoch of an HTTP date (`Sun, 06 Nov 1994 08:49:37 GMT`), the only form that Go writes.
+fn http_date(text: &str) -> Option<i64> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let mut parts = text.split_once(", ")?.1.split(' ');
+    let (day, month, year, time) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let month = MONTHS.iter().position(|name| *name == month)? + 1;
+    facts::nanos(&format!("{year}-{month}-{day}T{time}Z")).map(|nanos| nanos / 1_000_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_sockets_and_addresses() {
+        let parse = |text: &str| Endpoint::parse(text).ok();
+        assert_eq!(parse("unix:///var/run/docker.sock"), Some(Endpoint::Unix("/var/run/docker.sock".into())));
+        assert_eq!(parse("tcp://127.0.0.1:2375"), Some(Endpoint::Tcp("127.0.0.1:2375".into())));
+        assert_eq!(parse("tcp://proxy"), Some(Endpoint::Tcp("proxy:2375".into())));
+        for bad in ["", "/var/run/docker.sock", "unix://relative", "tcp://", "ssh://host"] {
+            assert_eq!(parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn http_dates_are_read() {
+        assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+        assert_eq!(http_date("yesterday"), None);
+    }
+}

@@ -1,0 +1,477 @@
+//! What the Docker provider knows: the facts of every container, the signals it was sent and the runs that ended, and from
+//! them what to tell the inbox. Pure: it is told what was heard, listed and inspected, and answers with updates and with what
+//! to look at.
+//!
+//! Two facts come from events alone and therefore outlive every list: that a container was told to stop (inspect never shows
+//! it), and that a run is over (a look may still show that run). Both hold for runs that began before the event, by the
+//! engine's own clock, so neither touches the run that follows.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use tidegate_core::container::Container;
+use tidegate_core::instance::{Hint, Phase};
+use tidegate_core::labels::{self, Placement, Sighting};
+use tidegate_core::{Discovered, Timestamp, Update};
+
+use super::facts::{self, Inspected, Stop};
+use super::hints::{About, Pending};
+use super::signal;
+
+/// Beyond the stop timeout, Docker needs a moment to kill and to say so; after that the container evidently goes on.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+/// For this long a look that shows a run from before a `die` is taken for a stale one. Longer, the engine's clock went back.
+const STALE_FOR: Duration = Duration::from_secs(5);
+
+/// When something is heard.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    /// By our clock.
+    pub(super) now: Timestamp,
+    /// By the engine's clock, in nanoseconds.
+    pub(super) engine: i64,
+    /// When the stream of events was opened, by the engine's clock: what is older is a replay.
+    pub(super) opened: i64,
+}
+
+/// What to do after something was heard.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// What is known at once.
+    pub(super) update: Option<Update>,
+    /// Whether to inspect.
+    pub(super) look: Look,
+}
+
+/// Whether to inspect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Nothing to see.
+    No,
+    /// As soon as possible.
+    Now,
+    /// When nothing else is heard for a while.
+    Later,
+}
+
+/// What came of an inspect.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Looked {
+    /// What changed.
+    pub(super) update: Option<Update>,
+    /// Why to look again soon.
+    pub(super) again: Option<Again>,
+}
+
+/// Why to look again soon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// It runs, and has no address yet: networks are attached at about the same time.
+    NoAddress,
+    /// It shows a run that is over.
+    Stale,
+}
+
+/// What a list tells.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Listing {
+    /// What changed, of containers that need no inspect.
+    pub(super) updates: Vec<Update>,
+    /// What to inspect, in the list's order.
+    pub(super) inspect: Vec<String>,
+}
+
+/// Everything known.
+#[derive(Debug)]
+pub(super) struct View {
+    placement: Placement,
+    known: HashMap<String, Known>,
+    fates: HashMap<String, Fate>,
+}
+
+#[derive(Debug)]
+struct Known {
+    facts: Container,
+    stop: Stop,
+    /// From an inspect, not from a list or an event.
+    inspected: bool,
+    /// What it means; told, if `told`.
+    discovered: Discovered,
+    told: bool,
+}
+
+/// What only events tell.
+#[derive(Debug, Default)]
+struct Fate {
+    signals: BTreeMap<u8, Sent>,
+    died: Option<Died>,
+    /// The end of the grace was noticed, and a look is under way.
+    overdue: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    /// By the engine's clock.
+    engine: i64,
+    /// By ours.
+    at: Timestamp,
+}
+
+#[derive(Clone, Debug)]
+struct Died {
+    /// By the engine's clock.
+    engine: i64,
+    /// When it was heard, by ours.
+    heard: Timestamp,
+    /// The run that was known then.
+    run: Option<String>,
+}
+
+impl Fate {
+    fn hear(&mut self, pending: &Pending, run: Option<&str>, moment: Moment) {
+        for (&signal, &engine) in &pending.signals {
+            if self.signals.get(&signal).is_some_and(|sent| sent.engine >= engine) {
+                continue;
+            }
+            let age = u64::try_from(moment.engine.saturating_sub(engine) / 1_000_000).unwrap_or(0);
+            let at = Timestamp::from_millis(moment.now.as_millis().saturating_sub(age));
+            self.signals.insert(signal, Sent { engine, at });
+            self.overdue = false;
+        }
+        if let Some((engine, _)) = pending.died
+            && self.died.as_ref().is_none_or(|died| died.engine < engine)
+        {
+            let run = run.filter(|run| began_before(run, engine)).map(str::to_owned);
+            self.died = Some(Died { engine, heard: moment.now, run });
+        }
+    }
+
+    /// Until when the run is given to end; `None` when it was not told to, or has outlived that.
+    fn terminating(&self, run: &str, stop: Stop, now: Timestamp) -> Option<Timestamp> {
+        self.signals
+            .iter()
+            .filter(|(number, _)| matches!(**number, signal::KILL | signal::TERM) || **number == stop.signal)
+            .filter(|(_, sent)| began_before(run, sent.engine))
+            .map(|(_, sent)| sent.at.after(stop.timeout + STOP_GRACE))
+            .max()
+            .filter(|until| *until > now)
+    }
+
+    /// Whether a look that shows `run` alive shows what is over.
+    fn is_over(&self, run: &str, now: Timestamp) -> bool {
+        self.died.as_ref().is_some_and(|died| {
+            died.run.as_deref() == Some(run) || (began_before(run, died.engine) && now.since(died.heard) < STALE_FOR)
+        })
+    }
+
+    /// Forgets what is about runs before `run`, and signals it outlived.
+    fn prune(&mut self, run: &str, stop: Stop, now: Timestamp) {
+        self.signals.retain(|_, sent| began_before(run, sent.engine) && sent.at.after(stop.timeout + STOP_GRACE) > now);
+        self.died = self.died.take().filter(|died| began_before(run, died.engine));
+    }
+}
+
+/// Whether a run began before (or at) the engine's time `at`. An unreadable start counts as long ago.
+fn began_before(run: &str, at: i64) -> bool {
+    facts::nanos(run).is_none_or(|began| began <= at)
+}
+
+const fn is_alive(phase: &Phase) -> bool {
+    matches!(phase, Phase::Running | Phase::Paused)
+}
+
+/// Whether both say the same, whenever and however it was learned.
+fn same(a: &Discovered, b: &Discovered) -> bool {
+    a.name == b.name
+        && a.created == b.created
+        && a.enabled == b.enabled
+        && a.phase == b.phase
+        && a.health == b.health
+        && a.terminating == b.terminating
+        && a.instances == b.instances
+        && a.problems == b.problems
+}
+
+impl View {
+    pub(super) fn new(placement: Placement) -> Self {
+        Self { placement, known: HashMap::new(), fates: HashMap::new() }
+    }
+
+    /// Takes what events said of one container.
+    pub(super) fn hear(&mut self, id: &str, pending: &Pending, moment: Moment) -> Heard {
+        let nothing = Heard { update: None, look: Look::No };
+        if pending.destroyed {
+            return Heard { update: self.gone(id), ..nothing };
+        }
+        let enabled = match (&pending.about, self.known.get(id)) {
+            (Some(about), _) => labels::is_enabled(&about.attributes),
+            (None, Some(known)) => known.discovered.enabled,
+            // A network's event about a container nobody has spoken of: whatever it does next is said with its labels.
+            (None, None) => return nothing,
+        };
+        if enabled { self.hear_enabled(id, pending, moment) } else { self.hear_other(id, pending, moment) }
+    }
+
+    fn hear_enabled(&mut self, id: &str, pending: &Pending, moment: Moment) -> Heard {
+        if !pending.signals.is_empty() || pending.died.is_some() {
+            let run = self.known.get(id).map(|known| known.facts.started_at.as_str());
+            self.fates.entry(id.to_owned()).or_default().hear(pending, run, moment);
+        }
+        let look = if pending.urgent { Look::Now } else { Look::Later };
+        let Some(known) = self.known.get_mut(id).filter(|known| known.inspected) else {
+            return Heard { update: None, look };
+        };
+        let run = known.facts.started_at.as_str();
+        let was_alive = is_alive(&known.facts.phase);
+        if let Some((at, code)) = pending.died
+            && began_before(run, at)
+            && !matches!(known.facts.phase, Phase::Exited { .. })
+        {
+            known.facts.phase = Phase::Exited { code, oom: false };
+        } else if let Some((at, Phase::Paused)) = pending.life
+            && known.facts.phase == Phase::Running
+            && at >= moment.opened
+            && began_before(run, at)
+        {
+            known.facts.phase = Phase::Paused;
+        }
+        // Networks of what does not run come and go with its runs; `start` follows.
+        let only_networks = pending.about.is_none();
+        let look = if only_networks && !was_alive { Look::No } else { look };
+        Heard { update: self.tell(id, pending.hint(), moment.now), look }
+    }
+
+    /// A container that did not opt in is never inspected: its events and the list say enough to explain why it gets nothing.
+    fn hear_other(&mut self, id: &str, pending: &Pending, moment: Moment) -> Heard {
+        if let Some(About { name, attributes }) = &pending.about {
+            let known = self.known.entry(id.to_owned()).or_insert_with(|| {
+                let labels =
+                    attributes.iter().filter(|(key, _)| key.contains('.')).map(|(k, v)| (k.clone(), v.clone()));
+                Known::unseen(Container {
+                    id: id.to_owned(),
+                    name: name.clone(),
+                    created: moment.now,
+                    started_at: String::new(),
+                    phase: Phase::Created,
+                    health: None,
+                    labels: labels.collect(),
+                    tcp_ports: Vec::new(),
+                    network_mode: String::new(),
+                    networks: BTreeMap::new(),
+                })
+            });
+            known.facts.name.clone_from(name);
+        }
+        if let (Some(known), Some((_, phase))) = (self.known.get_mut(id), &pending.life) {
+            known.facts.phase = phase.clone();
+        }
+        Heard { update: self.tell(id, pending.hint(), moment.now), look: Look::No }
+    }
+
+    /// Takes an inspect.
+    pub(super) fn look(&mut self, inspected: Inspected, hint: Hint, now: Timestamp) -> Looked {
+        let Inspected { facts, stop } = inspected;
+        let id = facts.id.clone();
+        let alive = is_alive(&facts.phase);
+        if let Some(fate) = self.fates.get_mut(&id)
+            && alive
+        {
+            if fate.is_over(&facts.started_at, now) {
+                return Looked { update: None, again: Some(Again::Stale) };
+            }
+            fate.prune(&facts.started_at, stop, now);
+            fate.overdue = false;
+            if fate.signals.is_empty() && fate.died.is_none() {
+                self.fates.remove(&id);
+            }
+        }
+        let lacks_address = alive && facts.networks.values().any(Option::is_none);
+        match self.known.get_mut(&id) {
+            Some(known) => (known.facts, known.stop, known.inspected) = (facts, stop, true),
+            None => {
+                self.known.insert(id.clone(), Known { stop, inspected: true, ..Known::unseen(facts) });
+            }
+        }
+        let update = self.tell(&id, hint, now);
+        let routed = self.known.get(&id).is_some_and(|known| !known.discovered.instances.is_empty());
+        Looked { update, again: (lacks_address && !routed).then_some(Again::NoAddress) }
+    }
+
+    /// The container does not exist any more.
+    pub(super) fn gone(&mut self, id: &str) -> Option<Update> {
+        self.fates.remove(id);
+        self.known.remove(id).map(|_| Update::Remove(id.to_owned()))
+    }
+
+    /// Takes the list that follows a connection: whatever is not in it is gone, and every enabled container is inspected,
+    /// because the list does not show which run of a container it shows.
+    pub(super) fn list_all(&mut self, containers: Vec<Container>, hint: &Hint, now: Timestamp) -> Vec<String> {
+        let present: HashSet<&str> = containers.iter().map(|container| container.id.as_str()).collect();
+        self.known.retain(|id, _| present.contains(id.as_str()));
+        self.fates.retain(|id, _| present.contains(id.as_str()));
+        let mut inspect = Vec::new();
+        for facts in containers {
+            let id = facts.id.clone();
+            if labels::is_enabled(&facts.labels) {
+                inspect.push(id.clone());
+                self.known.entry(id.clone()).or_insert_with(|| Known::unseen(facts));
+            } else {
+                self.known.insert(id.clone(), Known::unseen(facts));
+            }
+            // Nobody is told: the reset tells it all.
+            let _ = self.tell(&id, hint.clone(), now);
+        }
+        inspect
+    }
+
+    /// Takes a list between events, asked for at `asked`. `heard` are containers with news under way, which the list may be
+    /// older than. Only what differs is inspected, and the few enabled containers looked at longest ago, because a new run at
+    /// the old address does not show in a list.
+    pub(super) fn list_again(
+        &mut self,
+        containers: Vec<Container>,
+        asked: Timestamp,
+        heard: impl Fn(&str) -> bool,
+        hint: &Hint,
+        now: Timestamp,
+    ) -> Listing {
+        /// At 15 s, a thousand containers are all inspected again within the quarter of an hour, for a look a second.
+        const OLDEST: usize = 16;
+        let mut listing = Listing::default();
+        let is_newer = |known: &Known| known.discovered.observed_at >= asked;
+        let present: HashSet<String> = containers.iter().map(|container| container.id.clone()).collect();
+        for facts in containers {
+            let enabled = labels::is_enabled(&facts.labels);
+            let id = facts.id.clone();
+            match self.known.get_mut(&id) {
+                _ if heard(&id) => continue,
+                Some(known) if is_newer(known) || !facts::differs(&facts, &known.facts) => continue,
+                None if enabled => listing.inspect.push(id),
+                Some(_) if enabled => listing.inspect.push(id),
+                Some(known) => {
+                    known.facts = facts;
+                    listing.updates.extend(self.tell(&id, hint.clone(), now));
+                }
+                None => {
+                    self.known.insert(id.clone(), Known::unseen(facts));
+                    listing.updates.extend(self.tell(&id, hint.clone(), now));
+                }
+            }
+        }
+        let absent = |id: &str, known: &Known| !present.contains(id) && !is_newer(known) && !heard(id);
+        let (gone, mut unlisted): (Vec<_>, Vec<_>) = self
+            .known
+            .iter()
+            .filter(|(id, known)| absent(id, known))
+            .map(|(id, known)| (known.discovered.enabled, id.clone()))
+            .partition(|(enabled, _)| !enabled);
+        listing.updates.extend(gone.iter().filter_map(|(_, id)| self.gone(id)));
+        // Inspect says that it is gone, or that the list was wrong.
+        listing.inspect.extend(unlisted.drain(..).map(|(_, id)| id));
+        self.fates.retain(|id, _| self.known.contains_key(id) || heard(id));
+        let mut oldest: Vec<_> = self
+            .known
+            .iter()
+            .filter(|(id, known)| is_alive(&known.facts.phase) && known.inspected && !is_newer(known) && !heard(id))
+            .map(|(id, known)| (known.discovered.observed_at, id))
+            .collect();
+        oldest.sort_unstable();
+        for (_, id) in oldest.into_iter().take(OLDEST) {
+            if !listing.inspect.contains(id) {
+                listing.inspect.push(id.clone());
+            }
+        }
+        listing
+    }
+
+    /// How many containers are known.
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Everything, for the inbox.
+    pub(super) fn reset(&self) -> Update {
+        let mut all: Vec<_> = self.known.values().map(|known| known.discovered.clone()).collect();
+        all.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        Update::Reset(all)
+    }
+
+    /// How problems name a container.
+    pub(super) fn subject(&self, id: &str) -> String {
+        self.known.get(id).map_or_else(
+            || format!("container {}", tidegate_core::instance::short_id(id)),
+            |known| known.discovered.subject(),
+        )
+    }
+
+    /// When the first of the containers that were told to stop should have ended.
+    pub(super) fn next_deadline(&self) -> Option<Timestamp> {
+        self.fates
+            .iter()
+            .filter(|(_, fate)| !fate.overdue)
+            .filter_map(|(id, _)| self.known.get(id)?.discovered.terminating)
+            .min()
+    }
+
+    /// The containers that were told to stop and should have ended by now, each once.
+    pub(super) fn overdue(&mut self, now: Timestamp) -> Vec<String> {
+        let mut overdue = Vec::new();
+        for (id, fate) in &mut self.fates {
+            let until = self.known.get(id).and_then(|known| known.discovered.terminating);
+            if !fate.overdue && until.is_some_and(|until| until <= now) {
+                fate.overdue = true;
+                overdue.push(id.clone());
+            }
+        }
+        overdue
+    }
+
+    /// Interprets what is known of `id`; the update, when it says something new.
+    fn tell(&mut self, id: &str, hint: Hint, now: Timestamp) -> Option<Update> {
+        let known = self.known.get_mut(id)?;
+        let terminating = self
+            .fates
+            .get(id)
+            .filter(|_| is_alive(&known.facts.phase))
+            .and_then(|fate| fate.terminating(&known.facts.started_at, known.stop, now));
+        let sighting = Sighting { hint, observed_at: now, terminating };
+        let mut discovered = labels::interpret(&known.facts, &self.placement, sighting);
+        if discovered.enabled && !known.inspected {
+            // The list shows neither the run nor the ports: nothing can be said but that it is there.
+            discovered.instances.clear();
+            discovered.problems.clear();
+        }
+        let news = !known.told || !same(&known.discovered, &discovered);
+        known.told = true;
+        if !news {
+            known.discovered.observed_at = now;
+            return None;
+        }
+        known.discovered = discovered.clone();
+        Some(Update::Upsert(Box::new(discovered)))
+    }
+}
+
+impl Known {
+    fn unseen(facts: Container) -> Self {
+        let hint = Hint { action: String::new(), at: Timestamp::default() };
+        let discovered = Discovered {
+            id: facts.id.clone(),
+            name: String::new(),
+            created: facts.created,
+            enabled: labels::is_enabled(&facts.labels),
+            phase: facts.phase.clone(),
+            health: None,
+            terminating: None,
+            memberships: Vec::new(),
+            instances: Vec::new(),
+            problems: Vec::new(),
+            hint,
+            observed_at: Timestamp::default(),
+        };
+        Self { facts, stop: Stop::default(), inspected: false, told: false, discovered }
+    }
+}
+
+#[cfg(test)]
+mod tests;

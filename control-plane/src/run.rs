@@ -1,0 +1,137 @@
+//! `tidegate run`: the wiring. Every task of the control plane is made and spawned here, by name; one that ends by itself ends
+//! them all, and is named.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, anyhow};
+use tidegate_core::compile::Compiler;
+use tidegate_core::config::Config;
+use tidegate_core::labels::Placement;
+use tidegate_core::{Code, Problem, ProviderName, State};
+use tidegate_xds::{ServerConfig, Store};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::ConfigWatch;
+use crate::discovery::docker::{DockerProvider, DockerSettings};
+use crate::options::RunOptions;
+use crate::probe::Prober;
+use crate::reconcile::Reconcile;
+use crate::{config, edges, filter};
+
+/// Inputs that may wait for the reconcile task. A storm fills it and slows its senders down, which then coalesce; what waits
+/// costs little memory.
+const INBOX: usize = 1024;
+
+/// Changes that may wait for the prober, which takes them as fast as they come.
+const PROBES: usize = 256;
+
+/// Why the control plane did not start.
+#[derive(Debug, thiserror::Error)]
+#[error("the control plane cannot start")]
+pub struct StartError {
+    /// What is wrong, for people.
+    pub problems: Vec<Problem>,
+}
+
+/// Runs the control plane until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`StartError`] when the configuration is invalid or an address is in use; otherwise when a task ended by itself.
+pub async fn run(options: RunOptions) -> anyhow::Result<()> {
+    let clock = Clock::start();
+    let config = config::load(options.config.as_deref()).map_err(|problems| StartError { problems })?;
+    let code = filter::install(&options.state_dir, options.filter_wasm.as_deref())?;
+    let code = code.to_str().ok_or_else(|| anyhow!("the state directory's path is not UTF-8: {}", code.display()))?;
+    let xds = bind(config.xds, "xds.address").await?;
+
+    let store = Store::new();
+    let (inbox, inputs) = mpsc::channel(INBOX);
+    let (probes, probe_changes) = mpsc::channel(PROBES);
+    // Another number than the last process used, so that an Envoy whose filter crashed while nobody looked gets a fresh one.
+    let state = State::new(config.clone(), [ProviderName::docker()], 0);
+    let compiler = Compiler::new(code.to_owned());
+    let (reconcile, _observer) = Reconcile::new(state, compiler, store.clone(), clock, inputs, probes);
+    let docker = DockerProvider::new(docker_settings(&config));
+    let prober = Prober::new(clock);
+
+    let shutdown = CancellationToken::new();
+    let mut tasks = Tasks::default();
+    tasks.spawn("reconcile", reconcile.run(shutdown.clone()));
+    tasks.spawn("prober", prober.run(probe_changes, inbox.clone(), shutdown.clone()));
+    tasks.spawn("docker provider", docker.run(inbox.clone(), clock, shutdown.clone()));
+    tasks.spawn("edges", edges::watch(store.clone(), inbox.clone(), shutdown.clone()));
+    if let Some(path) = options.config {
+        tasks.spawn("configuration", ConfigWatch::new(path, config.clone(), inbox.clone()).run(shutdown.clone()));
+    }
+    let stop = shutdown.clone();
+    tasks.spawn_fallible("xDS server", async move {
+        Ok(tidegate_xds::serve(store, xds, ServerConfig::default(), stop.cancelled_owned()).await?)
+    });
+    drop(inbox);
+    tracing::info!(xds = %config.xds, api = %config.api, docker = %config.docker, "control plane started");
+    tasks.until_stopped(&shutdown).await
+}
+
+fn docker_settings(config: &Config) -> DockerSettings {
+    DockerSettings {
+        endpoint: config.docker.clone(),
+        placement: Placement { network: config.edge.network.clone() },
+        ..DockerSettings::default()
+    }
+}
+
+async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let problem = Problem::error(
+            Code::AddressInUse,
+            format!("{key} {address}"),
+            format!("it cannot be listened on: {error}"),
+            "the control plane does not start; an Envoy that runs keeps its configuration",
+            format!("stop what listens there, or set `{key}` in tidegate.yaml"),
+        );
+        StartError { problems: vec![problem] }
+    })
+}
+
+/// The tasks of the process by name.
+#[derive(Default)]
+struct Tasks {
+    set: JoinSet<(&'static str, anyhow::Result<()>)>,
+}
+
+impl Tasks {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_fallible(name, async {
+            task.await;
+            Ok(())
+        });
+    }
+
+    fn spawn_fallible(&mut self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        self.set.spawn(async move { (name, task.await) });
+    }
+
+    /// Waits for a signal, or for the first task to end, and then for all of them.
+    async fn until_stopped(mut self, shutdown: &CancellationToken) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
+        let result = tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+            Some(ended) = self.set.join_next() => match ended {
+                Ok((name, Ok(()))) => Err(anyhow!("the task \"{name}\" ended by itself")),
+                Ok((name, Err(error))) => Err(error.context(format!("the task \"{name}\" failed"))),
+                Err(error) => Err(anyhow!("a task panicked: {error}")),
+            },
+        };
+        tracing::info!("control plane stops");
+        shutdown.cancel();
+        while self.set.join_next().await.is_some() {}
+        result
+    }
+}
