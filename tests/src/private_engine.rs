@@ -15,12 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 pub use teardown::sweep;
 
-use crate::{
-    engine::Engine,
-    poll::SOON,
-    process::{Process, Signal},
-    run::RunId,
-};
+use crate::{engine::Engine, poll::SOON, process::Process, run::RunId};
 
 /// What the bridges are named, with the number of their range.
 const BRIDGE: &str = "tgt";
@@ -89,12 +84,12 @@ impl PrivateEngine {
     }
 
     /// SIGSTOP: connections stay open and calls hang.
-    pub fn freeze(&self) -> Result<()> {
-        self.running()?.signal(Signal::STOP)
+    pub async fn freeze(&self) -> Result<()> {
+        self.running()?.freeze().await
     }
 
     pub fn thaw(&self) -> Result<()> {
-        self.running()?.signal(Signal::CONT)
+        self.running()?.thaw()
     }
 
     /// A connection, with a run of its own.

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::process::{Pid, kill_process, kill_process_group};
 
 pub use rustix::process::Signal;
@@ -51,9 +51,20 @@ impl Process {
         kill_process(self.raw_pid()?, signal).with_context(|| format!("send {signal:?} to {}", self.name))
     }
 
-    /// SIGSTOP: it keeps its sockets and answers nothing.
-    pub fn freeze(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+    /// SIGSTOP: it keeps its sockets and answers nothing. Returns when all its threads have stopped, which a busy machine
+    /// gets round to a little after the signal.
+    pub async fn freeze(&self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        let threads = format!("/proc/{}/task", self.pid());
+        poll::until(poll::SOON, &format!("{} to stop", self.name), async || {
+            for thread in fs::read_dir(&threads)? {
+                let stat = fs::read_to_string(thread?.path().join("stat"))?;
+                let (_, state) = stat.rsplit_once(") ").context("a state")?;
+                ensure!(state.starts_with('T'), "a thread is in state {}", &state[..1]);
+            }
+            Ok(())
+        })
+        .await
     }
 
     pub fn thaw(&self) -> Result<()> {

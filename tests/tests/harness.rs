@@ -240,9 +240,9 @@ async fn a_private_engine_is_killed_and_comes_back() -> Result<()> {
     private.restart().await?;
     assert!(container.is_running().await?);
 
-    private.freeze()?;
+    private.freeze().await?;
     let hung = tokio::time::timeout(Duration::from_millis(300), container.inspect()).await;
-    assert!(hung.is_err(), "a frozen engine answered");
+    assert!(hung.is_err(), "a frozen engine answered: {hung:?}");
     private.thaw()?;
     assert!(container.is_running().await?);
 
@@ -281,7 +281,7 @@ async fn a_process_is_watched_signalled_and_quoted() -> Result<()> {
         Ok(())
     };
     process.until(SOON, "its first line", started).await?;
-    process.freeze()?;
+    process.freeze().await?;
     process.signal(Signal::TERM)?;
     assert!(process.is_running());
     process.thaw()?;
