@@ -157,7 +157,7 @@ impl Stream {
         if let Some((resource_type, verdict)) = verdict {
             store.count_verdict(matches!(verdict, Verdict::Accepted { .. }));
             if let Verdict::Rejected { resources, message } = &verdict {
-                warn!(client = %client.id, r#type = %resource_type, ?resources, %message, "an xDS client rejected a response");
+                warn!(client = %client.id, r#type = %resource_type, ?resources, reason = %message, "an xDS client rejected a response");
             }
             store.streams().tell_verdict(client, resource_type, verdict);
         }

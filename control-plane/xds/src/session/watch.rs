@@ -16,6 +16,10 @@ use crate::session::blame::{Blame, blame};
 use crate::store::table::{Entry, Table, Tables};
 use crate::subscription::{Owed, Subscription};
 
+/// How many refusals are remembered; a name that is pushed out would be tried once more. Far above what a sound committer causes, and
+/// a bound on what a client that refuses everything can make the server keep.
+const MAX_REFUSED: usize = 4096;
+
 /// How many responses may stay unanswered, each overdue but the last, before the oldest is forgotten.
 const MAX_UNANSWERED: usize = 4;
 
@@ -243,7 +247,6 @@ impl Watch {
                 }
                 draft.remove(Arc::clone(&tombstone.name));
             }
-            self.refused.remove(&tombstone.name);
         }
         self.removal_cursor = tables.sequence();
         if self.leaving.is_empty() || self.leaving_after > gates.removals {
@@ -314,6 +317,11 @@ impl Watch {
             let SentUpsert { name, version, .. } = &sent.upserts[*at];
             let refusal = Refusal { version: *version, message: Arc::clone(&message), at: now };
             self.refused.insert(Arc::clone(name), refusal);
+            if self.refused.len() > MAX_REFUSED
+                && let Some(oldest) = self.refused.iter().min_by_key(|(_, it)| it.at).map(|(name, _)| Arc::clone(name))
+            {
+                self.refused.remove(&oldest);
+            }
             self.owed.remove(name);
             quarantined.push((Arc::clone(name), *version));
         }
