@@ -1,5 +1,5 @@
-//! Reads a NACK's text: which resources of the refused response does it accuse? Pure. Only wordings that Envoy is known to
-//! use count as an accusation; a name that merely occurs is a hint, for a resource may be called "cluster".
+//! Reads a NACK's text: which resources of the refused response does it accuse? Pure. Only wordings that Envoy is known
+//! to use count as an accusation; a name that merely occurs is a hint, for a resource may be called "cluster".
 
 /// What a NACK says about the resources of the response that it refuses. Numbers are positions in the list of names.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn a_list_of_bad_listeners_accuses_only_those() {
-        let message = "Error adding/updating listener(s) busy: cannot bind '127.0.0.1:80': Address already in use\nfoo: address is necessary\n";
+        let message = "Error adding/updating listener(s) busy: cannot bind '127.0.0.1:80': Address already in use\n\
+                       foo: address is necessary\n";
         assert_eq!(blame(message, &["web", "busy", "foo"]), Blame::Only(vec![1, 2]));
     }
 

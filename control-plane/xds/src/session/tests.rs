@@ -16,7 +16,7 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 fn a_nonce_of_another_stream_is_no_nack_and_no_ack() {
     let mut bench = Bench::with(&[(Cluster, "a", "1")]);
     let request = bench.named(Cluster, &[], &[]);
-    bench.take(DeltaDiscoveryRequest { response_nonce: "7-CDS-3".to_owned(), ..request });
+    bench.take(&DeltaDiscoveryRequest { response_nonce: "7-CDS-3".to_owned(), ..request });
     assert_eq!(bench.one().upserts, ["a"]);
     assert!(bench.session.watches[Cluster].in_flight());
     bench.answer_nonce(Cluster, "2-CDS-1", None);
@@ -33,7 +33,7 @@ fn a_stale_nonce_keeps_the_subscription_change() {
     let first = bench.one();
     bench.ack(&first);
     let request = bench.named(Endpoint, &["b"], &["a"]);
-    bench.take(DeltaDiscoveryRequest { response_nonce: "1-EDS-99".to_owned(), ..request });
+    bench.take(&DeltaDiscoveryRequest { response_nonce: "1-EDS-99".to_owned(), ..request });
     assert_eq!(bench.one().upserts, ["b"]);
     bench.commit(&[(Endpoint, "a", "2")], &[]);
     assert_eq!(bench.all(), []);
@@ -45,7 +45,7 @@ fn an_ack_may_change_the_subscription() {
     bench.subscribe(Endpoint, &["a"]);
     let first = bench.one();
     let request = bench.named(Endpoint, &["b"], &[]);
-    bench.take(DeltaDiscoveryRequest { response_nonce: first.nonce, ..request });
+    bench.take(&DeltaDiscoveryRequest { response_nonce: first.nonce, ..request });
     assert_eq!(bench.one().upserts, ["b"]);
 }
 
@@ -452,10 +452,10 @@ fn an_unknown_type_is_answered_once_and_its_ack_is_not() {
         resource_names_subscribe: vec!["cert".to_owned(), "cert".to_owned(), "*".to_owned()],
         ..Default::default()
     };
-    let reply = bench.take(request.clone()).reply.unwrap();
+    let reply = bench.take(&request).reply.unwrap();
     assert_eq!(reply.removed, [Arc::from("cert")]);
     let ack = DeltaDiscoveryRequest { response_nonce: reply.nonce, resource_names_subscribe: Vec::new(), ..request };
-    assert!(bench.take(ack).reply.is_none());
+    assert!(bench.take(&ack).reply.is_none());
 }
 
 #[test]
@@ -466,16 +466,16 @@ fn a_node_is_bound_by_the_first_request() {
         type_url: Cluster.type_url().to_owned(),
         ..Default::default()
     };
-    assert!(bench.try_take(from("edge-1")).is_ok());
-    assert!(bench.try_take(DeltaDiscoveryRequest { node: None, ..from("") }).is_ok());
-    assert!(bench.try_take(from("edge-1")).is_ok());
-    assert!(matches!(bench.try_take(from("edge-2")), Err(ProtocolError::NodeChanged { .. })));
+    assert!(bench.try_take(&from("edge-1")).is_ok());
+    assert!(bench.try_take(&DeltaDiscoveryRequest { node: None, ..from("") }).is_ok());
+    assert!(bench.try_take(&from("edge-1")).is_ok());
+    assert!(matches!(bench.try_take(&from("edge-2")), Err(ProtocolError::NodeChanged { .. })));
 }
 
 #[test]
 fn a_request_without_a_type_is_an_error() {
     let mut bench = Bench::with(&[]);
-    assert_eq!(bench.try_take(DeltaDiscoveryRequest::default()).unwrap_err(), ProtocolError::MissingTypeUrl);
+    assert_eq!(bench.try_take(&DeltaDiscoveryRequest::default()).unwrap_err(), ProtocolError::MissingTypeUrl);
 }
 
 #[test]

@@ -88,29 +88,29 @@ impl Bench {
         }
     }
 
-    pub(super) fn try_take(&mut self, request: DeltaDiscoveryRequest) -> Result<Outcome, ProtocolError> {
-        self.session.on_request(&request, &self.tables, self.now)
+    pub(super) fn try_take(&mut self, request: &DeltaDiscoveryRequest) -> Result<Outcome, ProtocolError> {
+        self.session.on_request(request, &self.tables, self.now)
     }
 
-    pub(super) fn take(&mut self, request: DeltaDiscoveryRequest) -> Outcome {
+    pub(super) fn take(&mut self, request: &DeltaDiscoveryRequest) -> Outcome {
         self.try_take(request).unwrap()
     }
 
     pub(super) fn subscribe(&mut self, resource_type: ResourceType, names: &[&str]) {
         let request = self.named(resource_type, names, &[]);
-        self.take(request);
+        self.take(&request);
     }
 
     pub(super) fn unsubscribe(&mut self, resource_type: ResourceType, names: &[&str]) {
         let request = self.named(resource_type, &[], names);
-        self.take(request);
+        self.take(&request);
     }
 
     pub(super) fn reconnect(&mut self, resource_type: ResourceType, names: &[&str], held: &[(&str, &str)]) {
         let held: HashMap<_, _> =
             held.iter().map(|(name, version)| ((*name).to_owned(), (*version).to_owned())).collect();
         let request = self.named(resource_type, names, &[]);
-        self.take(DeltaDiscoveryRequest { initial_resource_versions: held, ..request });
+        self.take(&DeltaDiscoveryRequest { initial_resource_versions: held, ..request });
     }
 
     pub(super) fn next(&mut self) -> Option<Got> {
@@ -177,7 +177,7 @@ impl Bench {
             error_detail: error.map(|message| rpc::Status { code: 13, message: message.to_owned(), details: vec![] }),
             ..self.named(resource_type, &[], &[])
         };
-        self.take(request).verdict.map(|(_, verdict)| verdict)
+        self.take(&request).verdict.map(|(_, verdict)| verdict)
     }
 
     pub(super) fn progress(&self, resource_type: ResourceType, name: &str) -> Progress {

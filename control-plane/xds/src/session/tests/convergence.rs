@@ -1,5 +1,5 @@
-//! Whatever happens in whatever order: a version that was singled out as rejected is never sent to that client again, and a client that
-//! answers everything ends with what is published, but for what it refuses.
+//! Whatever happens in whatever order: a version that was singled out as rejected is never sent to that client again,
+//! and a client that answers everything ends with what is published, but for what it refuses.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -213,7 +213,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn rejected_versions_stay_away_and_everything_else_arrives(wording in wording(), steps in prop::collection::vec(step(), 1..60)) {
+    fn rejected_versions_stay_away_and_everything_else_arrives(
+        wording in wording(),
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
         let mut client = Client::new(wording);
         for step in &steps {
             client.step(step);
