@@ -1,5 +1,6 @@
-//! The streams that are connected: their sessions, how to wake them, and the news about them. A session's lock is taken by its own
-//! stream and by those who look at it, for moments; the writer of the store takes none of them, it reads atomics.
+//! The streams that are connected: their sessions, how to wake them, and the news about them. A session's lock is taken
+//! by its own stream and by those who look at it, for moments; the writer of the store takes none of them, it reads
+//! atomics.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -35,7 +36,8 @@ pub(crate) struct Client {
     /// What the writer needs to know, copied from the session after each step of the stream.
     interest: AtomicU8,
     removal_cursors: PerType<AtomicU64>,
-    /// Set by a commit that concerns the stream, cleared when the stream looks. A stream that has not looked is not woken again.
+    /// Set by a commit that concerns the stream, cleared when the stream looks. A stream that has not looked is not
+    /// woken again.
     dirty: AtomicBool,
     wake: Notify,
 }
@@ -95,8 +97,8 @@ impl Clients {
         self.events_dropped.load(Ordering::Relaxed)
     }
 
-    /// Tells the taker of events. A stream never waits for it: what finds no room is dropped and counted, and acceptances leave half
-    /// of the room to the rarer news.
+    /// Tells the taker of events. A stream never waits for it: what finds no room is dropped and counted, and
+    /// acceptances leave half of the room to the rarer news.
     pub(crate) fn tell(&self, event: impl FnOnce() -> ClientEvent, rare: bool) {
         let events = self.events.read().unwrap_or_else(PoisonError::into_inner);
         let Some(sender) = events.as_ref().filter(|sender| !sender.is_closed()) else { return };

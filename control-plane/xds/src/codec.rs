@@ -1,5 +1,5 @@
-//! How responses reach the wire: the resources are copied as they are, encoded long ago; only the few bytes around them are written
-//! per stream. Requests are decoded the ordinary way.
+//! How responses reach the wire: the resources are copied as they are, encoded long ago; only the few bytes around them
+//! are written per stream. Requests are decoded the ordinary way.
 
 use bytes::BufMut;
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;

@@ -1,5 +1,5 @@
-//! What a caller hands to the store at once: resources to publish and names to withdraw. A resource is encoded here, once,
-//! into the very bytes that every stream will carry; nothing after this encodes it again.
+//! What a caller hands to the store at once: resources to publish and names to withdraw. A resource is encoded here,
+//! once, into the very bytes that every stream will carry; nothing after this encodes it again.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,5 +1,6 @@
-//! An xDS server: a [`Store`] of resources, encoded once, and [`serve`], which gives every Envoy that connects what it lacks over
-//! the aggregated delta protocol (delta ADS). It knows resources and commits; where they come from is the caller's business.
+//! An xDS server: a [`Store`] of resources, encoded once, and [`serve`], which gives every Envoy that connects what it
+//! lacks over the aggregated delta protocol (delta ADS). It knows resources and commits; where they come from is the
+//! caller's business.
 //!
 //! ```no_run
 //! use envoy_types::pb::envoy::config::cluster::v3::Cluster;
@@ -21,15 +22,16 @@
 //!
 //! # What it promises
 //! - **Nothing before [`Store::open`].** Streams are held until the first full set is committed.
-//! - **An update costs what changed.** Versions are content hashes; equal content reaches nobody. A stream remembers a cursor, not what
-//!   the client has.
-//! - **Make before break.** To each stream: clusters first, and with each changed cluster its endpoints, changed or not; listeners,
-//!   routes, extension configurations and runtime once the clusters that came before them are acknowledged; removed clusters once the
-//!   listeners and routes that came before are; removed endpoints after their clusters. A commit of endpoints alone, or of extension
-//!   configurations or runtime alone, waits for nothing. No wait outlasts a few [`ServerConfig::ack_timeout`]s. References are the
-//!   committer's business: commit a cluster with its assignment, and remove a cluster with or after the routes that name it.
-//! - **A refused version is not sent again** to the client that refused it, until the content changes. The others of the same
-//!   response are: if the refusal names no culprit, halves of the response are tried until it stands alone.
+//! - **An update costs what changed.** Versions are content hashes; equal content reaches nobody. A stream remembers a
+//!   cursor, not what the client has.
+//! - **Make before break.** To each stream: clusters first, and with each changed cluster its endpoints, changed or
+//!   not; listeners, routes, extension configurations and runtime once the clusters that came before them are
+//!   acknowledged; removed clusters once the listeners and routes that came before are; removed endpoints after their
+//!   clusters. A commit of endpoints alone, or of extension configurations or runtime alone, waits for nothing. No wait
+//!   outlasts a few [`ServerConfig::ack_timeout`]s. References are the committer's business: commit a cluster with its
+//!   assignment, and remove a cluster with or after the routes that name it.
+//! - **A refused version is not sent again** to the client that refused it, until the content changes. The others of
+//!   the same response are: if the refusal names no culprit, halves of the response are tried until it stands alone.
 //! - **A slow client delays nobody**, and gets the newest state, merged, when it comes to it.
 //! - **Accepted is not in effect.** [`Store::acceptance`] says what a client acknowledged, nothing more.
 

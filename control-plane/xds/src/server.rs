@@ -1,5 +1,5 @@
-//! The gRPC side: accepts connections, knows which method is which, and moves messages between a stream and its session. What to say
-//! and when is the session's business.
+//! The gRPC side: accepts connections, knows which method is which, and moves messages between a stream and its
+//! session. What to say and when is the session's business.
 
 mod stream;
 
@@ -30,20 +30,23 @@ use crate::store::Store;
 const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 const STATE_OF_THE_WORLD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 
-/// How long to wait after a connection could not be accepted: when files run out, trying again at once only burns the processor.
+/// How long to wait after a connection could not be accepted: when files run out, trying again at once only burns the
+/// processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The limits of a server. The defaults suit Envoy.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// How long a client may take to answer a response before the stream goes on without the answer. 10 s: Envoy holds back its ACK
-    /// of clusters until they are warm, which may take as long as their `initial_fetch_timeout`.
+    /// How long a client may take to answer a response before the stream goes on without the answer. 10 s: Envoy holds
+    /// back its ACK of clusters until they are warm, which may take as long as their `initial_fetch_timeout`.
     pub ack_timeout: Duration,
-    /// Where a response is cut in two. 2 MiB: below the 4 MiB that gRPC clients accept by default. A single resource may be longer.
+    /// Where a response is cut in two. 2 MiB: below the 4 MiB that gRPC clients accept by default. A single resource
+    /// may be longer.
     pub max_response_bytes: usize,
     /// The longest request. 32 MiB: on reconnect a client lists the version of everything that it has.
     pub max_request_bytes: usize,
-    /// How often an idle connection is probed, and how long it may take to answer, so that a client that vanished is not kept.
+    /// How often an idle connection is probed, and how long it may take to answer, so that a client that vanished is
+    /// not kept.
     pub keepalive_interval: Duration,
     pub keepalive_timeout: Duration,
     /// How long connections have to end once the server shuts down.
@@ -72,8 +75,8 @@ pub enum ServeError {
     Transport(#[source] tonic::transport::Error),
 }
 
-/// Serves a store on a listener until `shutdown` resolves. Streams are then told that the server is unavailable, so that clients keep
-/// what they have and come back.
+/// Serves a store on a listener until `shutdown` resolves. Streams are then told that the server is unavailable, so
+/// that clients keep what they have and come back.
 pub async fn serve(
     store: Store,
     listener: TcpListener,

@@ -1,24 +1,30 @@
-//! The delta protocol on one stream, as a state machine: requests in, responses out. Pure: no socket, no task, no clock; `now` is
-//! the time since the store was made. It reads the store's tables and changes only itself.
+//! The delta protocol on one stream, as a state machine: requests in, responses out. Pure: no socket, no task, no
+//! clock; `now` is the time since the store was made. It reads the store's tables and changes only itself.
 //!
-//! Types wait for each other here, and nowhere else (make before break). A stream's listeners and routes wait until it has
-//! confirmed the clusters that came before them; its removals of clusters wait until it has confirmed the listeners and routes
-//! that came before those; endpoints wait for nobody, because Envoy acknowledges clusters only when they are warm and warming needs
-//! the endpoints. Nobody waits longer than a few ACK time-outs.
+//! Types wait for each other here, and nowhere else (make before break). A stream's listeners and routes wait until it
+//! has confirmed the clusters that came before them; its removals of clusters wait until it has confirmed the listeners
+//! and routes that came before those; endpoints wait for nobody, because Envoy acknowledges clusters only when they are
+//! warm and warming needs the endpoints. Nobody waits longer than a few ACK time-outs.
 
 mod acks;
 mod blame;
+mod draft;
+mod identity;
+mod nonce;
 mod watch;
 
-use std::fmt;
+pub(crate) use identity::Identity;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use envoy_types::pb::envoy::config::core::v3::{Node, node::UserAgentVersionType};
+use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
 use crate::resource::{PerType, ResourceType, Version};
+use crate::session::identity::truncated;
+use crate::session::nonce::Nonce;
 use crate::session::watch::{Gates, Held, Watch};
 use crate::status::{ClientId, Subscribed};
 use crate::store::table::Tables;
@@ -43,14 +49,6 @@ impl Limits {
     fn removal_patience(&self) -> Duration {
         self.ack_timeout * 3
     }
-}
-
-/// What a client says about itself; bounded, whatever it says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) node_id: Arc<str>,
-    pub(crate) node_cluster: Arc<str>,
-    pub(crate) user_agent: Arc<str>,
 }
 
 /// One stream's side of the protocol.
@@ -141,8 +139,8 @@ impl Session {
         };
 
         let first = !self.watches[resource_type].requested;
-        // "the nonce is valid only in the context of an individual xDS stream; it does not survive stream restarts": whatever
-        // nonce the first request of a type carries, it is not ours.
+        // "the nonce is valid only in the context of an individual xDS stream; it does not survive stream restarts":
+        // whatever nonce the first request of a type carries, it is not ours.
         let verdict = if first { None } else { self.judge(resource_type, request, now) };
 
         // "the server must honor changes to the subscription state even if the nonce is stale".
@@ -156,8 +154,8 @@ impl Session {
         };
         let owed = watch.subscription.apply(&change, |name| table.intern(name));
         if first {
-            // What it holds is believed where the server decides what there is to hold. A client that names its resources
-            // gets them: one that reconnects may have forgotten them.
+            // What it holds is believed where the server decides what there is to hold. A client that names its
+            // resources gets them: one that reconnects may have forgotten them.
             let held = resource_type.has_legacy_wildcard().then_some(&request.initial_resource_versions);
             watch.start(tables, held, owed, table);
         } else if owed != Owed::default() || !request.resource_names_unsubscribe.is_empty() {
@@ -180,8 +178,9 @@ impl Session {
             let removed = draft.removed.clone();
             let upserted = watch.sent(self.responses, draft, now);
             if resource_type == ResourceType::Cluster {
-                // "Warming of Cluster is completed only when a new ClusterLoadAssignment response is supplied by management server
-                // even though there is no change in endpoints", and in delta Envoy may not ask for one.
+                // "Warming of Cluster is completed only when a new ClusterLoadAssignment response is supplied by
+                // management server even though there is no change in endpoints", and in delta Envoy may not ask for
+                // one.
                 let endpoints = &mut self.watches[ResourceType::Endpoint];
                 for name in &upserted {
                     endpoints.refresh(name, tables.table(ResourceType::Endpoint));
@@ -251,8 +250,8 @@ impl Session {
         }
     }
 
-    /// "Only the first request on a stream is guaranteed to carry the node identifier. [...] The node identifier should always be
-    /// identical if present more than once on the stream."
+    /// "Only the first request on a stream is guaranteed to carry the node identifier. [...] The node identifier should
+    /// always be identical if present more than once on the stream."
     fn identify(&mut self, node: Option<&Node>) -> Result<(), ProtocolError> {
         match (&self.identity, node) {
             (None, node) => self.identity = Some(node.map(Identity::of).unwrap_or_default()),
@@ -285,8 +284,8 @@ impl Session {
         }
     }
 
-    /// A type that this server does not serve has no resources: say so, so that the client does not wait, and only when it
-    /// asks, so that its ACK is not answered in turn.
+    /// A type that this server does not serve has no resources: say so, so that the client does not wait, and only when
+    /// it asks, so that its ACK is not answered in turn.
     fn reply_to_unknown_type(&mut self, request: &DeltaDiscoveryRequest, tables: &Tables) -> Option<Response> {
         let asks = !request.resource_names_subscribe.is_empty() || request.response_nonce.is_empty();
         let removes = !request.resource_names_unsubscribe.is_empty() && request.resource_names_subscribe.is_empty();
@@ -332,55 +331,6 @@ impl Session {
             upserts: if blocked_for >= self.limits.upsert_patience() { Gates::OPEN } else { upserts },
             removals: if blocked_for >= self.limits.removal_patience() { Gates::OPEN } else { removals },
         }
-    }
-}
-
-impl Identity {
-    fn of(node: &Node) -> Self {
-        let version = match &node.user_agent_version_type {
-            Some(UserAgentVersionType::UserAgentVersion(version)) => version.clone(),
-            Some(UserAgentVersionType::UserAgentBuildVersion(build)) => build
-                .version
-                .as_ref()
-                .map(|version| format!("{}.{}.{}", version.major_number, version.minor_number, version.patch))
-                .unwrap_or_default(),
-            None => String::new(),
-        };
-        let user_agent = format!("{} {version}", node.user_agent_name);
-        Self {
-            node_id: Arc::from(truncated(&node.id)),
-            node_cluster: Arc::from(truncated(&node.cluster)),
-            user_agent: Arc::from(truncated(user_agent.trim())),
-        }
-    }
-}
-
-/// At most 256 bytes of what a client calls itself: it is kept, logged and shown.
-fn truncated(text: &str) -> &str {
-    &text[..text.floor_char_boundary(256)]
-}
-
-/// Names a response. It names the stream and the type too, so that one that strayed is seen to be stale.
-#[derive(Debug)]
-struct Nonce {
-    client: ClientId,
-    resource_type: ResourceType,
-    number: u64,
-}
-
-impl Nonce {
-    /// The number of a response of this stream and type, or `None` for any other nonce.
-    fn parse(text: &str, client: ClientId, resource_type: ResourceType) -> Option<u64> {
-        let (rest, number) = text.rsplit_once('-')?;
-        let (owner, label) = rest.split_once('-')?;
-        let ours = owner.parse() == Ok(client.0) && label == resource_type.label();
-        ours.then(|| number.parse().ok()).flatten()
-    }
-}
-
-impl fmt::Display for Nonce {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}", self.client, self.resource_type, self.number)
     }
 }
 

@@ -1,8 +1,8 @@
-//! What can be observed of the streams: plain values, copied out of the sessions. "Accepted" means that the client acknowledged a
-//! resource, not that it is in effect.
+//! What can be observed of the streams: plain values, copied out of the sessions. "Accepted" means that the client
+//! acknowledged a resource, not that it is in effect.
 //!
-//! Times are the wall clock at the making of the store plus the time that has passed since, so they never run backwards and are
-//! read in one place.
+//! Times are the wall clock at the making of the store plus the time that has passed since, so they never run backwards
+//! and are read in one place.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -106,8 +106,8 @@ pub enum AcceptanceState {
 /// A published resource, without its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// The number of the change that published this version; [`Committed::sequence`](crate::Committed::sequence) of its commit is not
-    /// below it.
+    /// The number of the change that published this version; [`Committed::sequence`](crate::Committed::sequence) of its
+    /// commit is not below it.
     pub sequence: u64,
     pub version: Version,
     /// The length of the encoded message.
@@ -115,8 +115,8 @@ pub struct Published {
     pub committed_at: SystemTime,
 }
 
-/// News about a client. Events are hints: whatever they say can be asked of the store, which also knows more. When nobody takes
-/// them they are dropped, acceptances first.
+/// News about a client. Events are hints: whatever they say can be asked of the store, which also knows more. When
+/// nobody takes them they are dropped, acceptances first.
 #[derive(Clone, Debug)]
 pub enum ClientEvent {
     Connected {
@@ -143,7 +143,8 @@ pub enum ClientEvent {
         client: ClientId,
         node_id: Arc<str>,
         resource_type: ResourceType,
-        /// The culprits, now parked for this client. Empty while the search for the culprit goes on; another event will name it.
+        /// The culprits, now parked for this client. Empty while the search for the culprit goes on; another event will
+        /// name it.
         resources: Vec<(Arc<str>, Version)>,
         /// The client's words, unchanged.
         message: Arc<str>,

@@ -1,6 +1,6 @@
-//! What is served. One writer commits; any number of streams read. The tables stand behind one read-write lock, held for the copy of
-//! a few pointers and never over an await; a commit encodes before it takes the lock. A stream that is slow lags with its cursor
-//! and later gets the newest state, merged: there is no queue that it could fill.
+//! What is served. One writer commits; any number of streams read. The tables stand behind one read-write lock, held
+//! for the copy of a few pointers and never over an await; a commit encodes before it takes the lock. A stream that is
+//! slow lags with its cursor and later gets the newest state, merged: there is no queue that it could fill.
 
 pub(crate) mod table;
 
@@ -40,7 +40,8 @@ struct Shared {
 /// What a commit did.
 #[derive(Clone, Debug)]
 pub struct Committed {
-    /// The number of the last change up to now. A client that has accepted it has everything of this commit that concerns it.
+    /// The number of the last change up to now. A client that has accepted it has everything of this commit that
+    /// concerns it.
     pub sequence: u64,
     /// The resources that changed, withdrawals included; what was committed again unchanged is not among them.
     pub changed: Vec<(ResourceType, Arc<str>)>,
@@ -81,8 +82,8 @@ impl Store {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Publishes a commit and wakes the streams that want something of it. Meant for one writer: commits of two are each applied
-    /// whole, in an order that nobody chose.
+    /// Publishes a commit and wakes the streams that want something of it. Meant for one writer: commits of two are
+    /// each applied whole, in an order that nobody chose.
     pub fn commit(&self, commit: Commit) -> Committed {
         let encodes = commit.upserts();
         let now = self.now();
@@ -107,8 +108,8 @@ impl Store {
         Committed { sequence: applied.sequence, changed: applied.changed, encodes }
     }
 
-    /// Lets streams be answered: the first full set is committed. Until then they are held, for an empty first answer would wipe a
-    /// client that knows better.
+    /// Lets streams be answered: the first full set is committed. Until then they are held, for an empty first answer
+    /// would wipe a client that knows better.
     pub fn open(&self) {
         self.shared.open.send_replace(true);
     }
@@ -148,7 +149,7 @@ impl Store {
         ResourceType::ALL.into_iter().all(|resource_type| self.len(resource_type) == 0)
     }
 
-    /// The number of the last change.
+    /// The number of the last change; 1 while there was none.
     pub fn sequence(&self) -> u64 {
         self.tables().sequence()
     }

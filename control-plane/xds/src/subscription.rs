@@ -1,5 +1,5 @@
-//! What one stream is subscribed to, for one type, and how a delta request changes it. Pure; each branch quotes the rule of
-//! the xDS protocol that it keeps. What is to be sent for it is the business of the session.
+//! What one stream is subscribed to, for one type, and how a delta request changes it. Pure; each branch quotes the
+//! rule of the xDS protocol that it keeps. What is to be sent for it is the business of the session.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,8 +55,8 @@ impl Subscription {
                     self.wildcard = true;
                     owed.everything = true;
                 }
-                // "may contain resource names that the server believes the client is already subscribed to [...]. However,
-                // the server must still provide those resources in the response".
+                // "may contain resource names that the server believes the client is already subscribed to [...].
+                // However, the server must still provide those resources in the response".
                 name => {
                     let name = intern(name);
                     self.names.insert(Arc::clone(&name), change.next_response);
@@ -75,9 +75,10 @@ impl Subscription {
             // "may contain superfluous resource names [...]; it can simply ignore these phantom unsubscriptions."
             let Some((name, _)) = self.names.remove_entry(name.as_str()) else { continue };
             owed.names.retain(|other| *other != name);
-            // "When a client has a wildcard subscription ('*') and a subscription to another specific resource name [...] the
-            // server must send a response that includes the specific resource in either the removed_resources field (if it
-            // is not included in the wildcard) or in the resources field (if it is included in the wildcard)."
+            // "When a client has a wildcard subscription ('*') and a subscription to another specific resource name
+            // [...] the server must send a response that includes the specific resource in either the removed_resources
+            // field (if it is not included in the wildcard) or in the resources field (if it is included in the
+            // wildcard)."
             if self.wildcard {
                 owed.names.push(name);
             }

@@ -1,6 +1,6 @@
-//! One ADS stream: waits for what comes first of a request, a commit, a time-out and the shutdown, lets the session decide, and yields
-//! what it has to say. It has no task and no queue of its own: it runs when the connection can take more, so a client that does not
-//! read is not written for.
+//! One ADS stream: waits for what comes first of a request, a commit, a time-out and the shutdown, lets the session
+//! decide, and yields what it has to say. It has no task and no queue of its own: it runs when the connection can take
+//! more, so a client that does not read is not written for.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -76,8 +76,8 @@ impl Stream {
     }
 
     async fn next(&mut self) -> Option<Result<Response, Status>> {
-        // The stream is held, not refused: a client that is refused backs off and comes late. Its requests wait with it, for what
-        // they say is to be held against a full store.
+        // The stream is held, not refused: a client that is refused backs off and comes late. Its requests wait with
+        // it, for what they say is to be held against a full store.
         tokio::select! {
             () = flagged(&mut self.stopping) => return Some(Err(unavailable())),
             () = flagged(&mut self.opened) => {}
@@ -140,7 +140,8 @@ impl Stream {
         };
         if first {
             self.span.record("client", client.id.0);
-            info!(client = %client.id, node = %request.node.as_ref().map_or("", |node| &node.id), ?peer, "an xDS client connected");
+            let node = request.node.as_ref().map_or("", |node| &node.id);
+            info!(client = %client.id, node, ?peer, "an xDS client connected");
             store.streams().tell_connected(client);
         }
         let Outcome { reply, verdict } = outcome.map_err(|error| {
@@ -157,7 +158,8 @@ impl Stream {
         if let Some((resource_type, verdict)) = verdict {
             store.count_verdict(matches!(verdict, Verdict::Accepted { .. }));
             if let Verdict::Rejected { resources, message } = &verdict {
-                warn!(client = %client.id, r#type = %resource_type, ?resources, %message, "an xDS client rejected a response");
+                let r#type = resource_type.label();
+                warn!(client = %client.id, r#type, ?resources, reason = %message, "an xDS client rejected a response");
             }
             store.streams().tell_verdict(client, resource_type, verdict);
         }

@@ -1,5 +1,5 @@
-//! When a stream acknowledged what, without a record for each resource: a few marks "everything up to this change, at this
-//! time". Pure and of bounded size: old marks thin out, so old times become upper bounds.
+//! When a stream acknowledged what, without a record for each resource: a few marks "everything up to this change, at
+//! this time". Pure and of bounded size: old marks thin out, so old times become upper bounds.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Reads a NACK's text: which resources of the refused response does it accuse? Pure. Only wordings that Envoy is known to
-//! use count as an accusation; a name that merely occurs is a hint, for a resource may be called "cluster".
+//! Reads a NACK's text: which resources of the refused response does it accuse? Pure. Only wordings that Envoy is known
+//! to use count as an accusation; a name that merely occurs is a hint, for a resource may be called "cluster".
 
 /// What a NACK says about the resources of the response that it refuses. Numbers are positions in the list of names.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,7 +16,8 @@ pub(super) enum Blame {
 
 const PARTLY_APPLIED: &str = "Error adding/updating";
 const FIELD_RULE: &str = "Proto constraint validation failed";
-const NAME_FIELD: &str = "name: \"";
+/// How Protobuf begins a dump. Envoy cuts long texts, so the words after the dump may be missing.
+const DUMP: &str = "goo.gle/debugproto";
 
 pub(super) fn blame(message: &str, names: &[&str]) -> Blame {
     let found = |occurs: &dyn Fn(&str) -> bool| -> Vec<usize> {
@@ -34,9 +35,9 @@ pub(super) fn blame(message: &str, names: &[&str]) -> Blame {
         }
     }
 
-    if let Some(at) = message.find(FIELD_RULE)
-        && let Some((_, dump)) = message[at..].split_once(NAME_FIELD)
-        && let Some(first) = names.iter().position(|name| dump.strip_prefix(name).is_some_and(|it| it.starts_with('"')))
+    if (message.starts_with(DUMP) || message.contains(FIELD_RULE))
+        && let Some(dumped) = first_name_field(message)
+        && let Some(first) = names.iter().position(|name| *name == dumped)
     {
         return Blame::First(first);
     }
@@ -50,6 +51,13 @@ pub(super) fn blame(message: &str, names: &[&str]) -> Blame {
         })
     });
     if hints.is_empty() { Blame::Nobody } else { Blame::Hints(hints) }
+}
+
+/// The value of the first `name: "..."` or `cluster_name: "..."`: every resource has its name in its first field.
+fn first_name_field(dump: &str) -> Option<&str> {
+    let (_, rest) = dump.split_once("name:")?;
+    let (value, _) = rest.trim_start().strip_prefix('"')?.split_once('"')?;
+    Some(value)
 }
 
 /// The text before and after each occurrence of a name.
@@ -69,9 +77,30 @@ mod tests {
 
     #[test]
     fn a_dump_accuses_the_resource_dumped_not_those_named_inside() {
-        let message = "Proto constraint validation failed (ClusterValidationError.ConnectTimeout: value must be greater \
-                       than 0s): name: \"shop/v1\"\ntransport_socket { name: \"other\" }";
-        assert_eq!(blame(message, &["other", "shop/v1", "shop"]), Blame::First(1));
+        let rule =
+            "Proto constraint validation failed (ClusterValidationError.ConnectTimeout: value must be greater than 0s)";
+        let dump = "goo.gle/debugproto   \nname: \"shop/v1\"\ntransport_socket {\n  name: \"other\"\n}\n";
+        let names = ["other", "shop/v1", "shop"];
+        assert_eq!(blame(&format!("{dump}: {rule}"), &names), Blame::First(1));
+        assert_eq!(blame(&format!("{rule}: {dump}"), &names), Blame::First(1));
+        assert_eq!(blame(&format!("{dump}...(truncated)"), &names), Blame::First(1));
+        let assignment =
+            format!("goo.gle/debugproto \ncluster_name: \"shop\"\nendpoints {{\n  priority: 500\n}}\n: {rule}");
+        assert_eq!(blame(&assignment, &names), Blame::First(2));
+    }
+
+    #[test]
+    fn a_dump_of_something_inside_accuses_nobody() {
+        let message =
+            "Invalid duration: Duration out-of-range according to Protobuf: goo.gle/debugproto \nnanos: 1000000000\n";
+        assert_eq!(blame(message, &["a", "b"]), Blame::Nobody);
+    }
+
+    #[test]
+    fn a_list_of_bad_listeners_accuses_only_those() {
+        let message = "Error adding/updating listener(s) busy: cannot bind '127.0.0.1:80': Address already in use\n\
+                       foo: address is necessary\n";
+        assert_eq!(blame(message, &["web", "busy", "foo"]), Blame::Only(vec![1, 2]));
     }
 
     #[test]

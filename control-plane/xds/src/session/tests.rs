@@ -1,1 +1,509 @@
+//! The rules of the protocol, one test each, against the session alone: requests in, responses out, time as a number.
 
+mod bench;
+mod convergence;
+
+use std::time::Duration;
+
+use ResourceType::{Cluster, Endpoint, ExtensionConfig, Listener, Route, Runtime};
+use bench::{Bench, Got};
+
+use super::*;
+
+const ACK_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_nonce_of_another_stream_is_no_nack_and_no_ack() {
+    let mut bench = Bench::with(&[(Cluster, "a", "1")]);
+    let request = bench.named(Cluster, &[], &[]);
+    bench.take(&DeltaDiscoveryRequest { response_nonce: "7-CDS-3".to_owned(), ..request });
+    assert_eq!(bench.one().upserts, ["a"]);
+    assert!(bench.session.watches[Cluster].in_flight());
+    bench.answer_nonce(Cluster, "2-CDS-1", None);
+    bench.answer_nonce(Cluster, "1-EDS-1", None);
+    assert!(bench.session.watches[Cluster].in_flight());
+    bench.answer_nonce(Cluster, "1-CDS-1", None);
+    assert!(!bench.session.watches[Cluster].in_flight());
+}
+
+#[test]
+fn a_stale_nonce_keeps_the_subscription_change() {
+    let mut bench = Bench::with(&[(Endpoint, "a", "1"), (Endpoint, "b", "1")]);
+    bench.subscribe(Endpoint, &["a"]);
+    let first = bench.one();
+    bench.ack(&first);
+    let request = bench.named(Endpoint, &["b"], &["a"]);
+    bench.take(&DeltaDiscoveryRequest { response_nonce: "1-EDS-99".to_owned(), ..request });
+    assert_eq!(bench.one().upserts, ["b"]);
+    bench.commit(&[(Endpoint, "a", "2")], &[]);
+    assert_eq!(bench.all(), []);
+}
+
+#[test]
+fn an_ack_may_change_the_subscription() {
+    let mut bench = Bench::with(&[(Endpoint, "a", "1"), (Endpoint, "b", "1")]);
+    bench.subscribe(Endpoint, &["a"]);
+    let first = bench.one();
+    let request = bench.named(Endpoint, &["b"], &[]);
+    bench.take(&DeltaDiscoveryRequest { response_nonce: first.nonce, ..request });
+    assert_eq!(bench.one().upserts, ["b"]);
+}
+
+#[test]
+fn a_nack_is_told_by_its_error_detail() {
+    let mut bench = Bench::with(&[(Route, "a", "1")]);
+    bench.subscribe(Route, &["a"]);
+    let first = bench.one();
+    let verdict = bench.answer(&first, Some("bad"));
+    assert!(matches!(verdict, Some(Verdict::Rejected { resources, .. }) if &*resources[0].0 == "a"));
+    assert!(matches!(bench.progress(Route, "a"), Progress::Rejected { message, .. } if &*message == "bad"));
+}
+
+#[test]
+fn rejected_version_is_not_resent() {
+    let mut bench = Bench::with(&[(Route, "a", "bad")]);
+    bench.subscribe(Route, &["a"]);
+    let first = bench.one();
+    bench.nack(&first, "no");
+    assert_eq!(bench.all(), []);
+    bench.commit(&[(Route, "a", "bad")], &[]);
+    bench.now += 10 * ACK_TIMEOUT;
+    assert_eq!(bench.all(), []);
+
+    bench.commit(&[(Route, "a", "good")], &[]);
+    let second = bench.one();
+    assert_eq!(second.upserts, ["a"]);
+    bench.ack(&second);
+
+    bench.commit(&[(Route, "a", "bad")], &[]);
+    assert_eq!(bench.all(), []);
+    bench.commit(&[(Route, "a", "good")], &[]);
+    assert_eq!(bench.one().upserts, ["a"]);
+}
+
+#[test]
+fn asking_again_for_a_rejected_version_is_answered_as_absent() {
+    let mut bench = Bench::with(&[(Endpoint, "a", "bad")]);
+    bench.subscribe(Endpoint, &["a"]);
+    let first = bench.one();
+    bench.nack(&first, "no");
+    bench.subscribe(Endpoint, &["a"]);
+    assert_eq!(bench.one().removed, ["a"]);
+}
+
+#[test]
+fn good_resources_of_a_refused_response_are_sent_again() {
+    let mut bench = Bench::with(&[(Cluster, "a", "1"), (Cluster, "bad", "1"), (Cluster, "c", "1")]);
+    bench.subscribe(Cluster, &[]);
+    let first = bench.one();
+    assert_eq!(first.upserts, ["a", "bad", "c"]);
+    bench.nack(&first, "goo.gle/debugproto\nname: \"bad\"\n: Proto constraint validation failed (x)");
+    let second = bench.one();
+    assert_eq!(second.upserts, ["a", "c"]);
+    bench.ack(&second);
+    assert_eq!(bench.all(), []);
+    assert!(matches!(bench.progress(Cluster, "a"), Progress::Accepted { .. }));
+    assert!(matches!(bench.progress(Cluster, "bad"), Progress::Rejected { .. }));
+}
+
+#[test]
+fn good_resources_that_were_taken_are_not_sent_again() {
+    let mut bench = Bench::with(&[(Cluster, "a", "1"), (Cluster, "bad", "1")]);
+    bench.subscribe(Cluster, &[]);
+    let first = bench.one();
+    bench.nack(&first, "Error adding/updating cluster(s) bad: unknown");
+    assert_eq!(bench.all(), []);
+    assert!(matches!(bench.progress(Cluster, "a"), Progress::Accepted { .. }));
+    assert!(matches!(bench.progress(Cluster, "bad"), Progress::Rejected { .. }));
+}
+
+#[test]
+fn a_nack_that_names_nobody_is_bisected() {
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let mut bench = Bench::with(&names.map(|name| (Endpoint, name, "1")));
+    bench.subscribe(Endpoint, &names);
+    let mut rounds = 0;
+    while let Some(got) = bench.next() {
+        rounds += 1;
+        if got.upserts.iter().any(|name| name == "f") {
+            bench.nack(&got, "malformed IP address");
+        } else {
+            bench.ack(&got);
+        }
+    }
+    assert!(rounds <= 7, "1 + 2 for each of 3 halvings, not {rounds}");
+    for name in names {
+        match bench.progress(Endpoint, name) {
+            Progress::Rejected { .. } => assert_eq!(name, "f"),
+            Progress::Accepted { .. } => assert_ne!(name, "f"),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn removals_of_a_refused_response_are_sent_again() {
+    let mut bench = Bench::with(&[(Listener, "a", "1")]);
+    bench.subscribe(Listener, &[]);
+    bench.ack_all();
+    bench.commit(&[(Listener, "bad", "1")], &[(Listener, "a")]);
+    let got = bench.one();
+    assert_eq!((got.upserts.as_slice(), got.removed.as_slice()), (&["bad".to_owned()][..], &["a".to_owned()][..]));
+    bench.nack(&got, "no");
+    assert_eq!(bench.one().removed, ["a"]);
+}
+
+#[test]
+fn a_nack_of_mere_removals_is_not_argued_with() {
+    let mut bench = Bench::with(&[(Listener, "a", "1")]);
+    bench.subscribe(Listener, &[]);
+    bench.ack_all();
+    bench.commit(&[], &[(Listener, "a")]);
+    let got = bench.one();
+    bench.nack(&got, "no");
+    assert_eq!(bench.all(), []);
+}
+
+#[test]
+fn resubscription_resends() {
+    let mut bench = Bench::with(&[(Endpoint, "a", "1")]);
+    bench.subscribe(Endpoint, &["a"]);
+    bench.ack_all();
+    bench.subscribe(Endpoint, &["a"]);
+    assert_eq!(bench.one().upserts, ["a"]);
+}
+
+#[test]
+fn unsubscribing_a_name_under_the_wildcard_is_answered() {
+    let mut bench = Bench::with(&[(Cluster, "a", "1")]);
+    bench.subscribe(Cluster, &["*", "a", "gone"]);
+    bench.ack_all();
+    bench.unsubscribe(Cluster, &["a", "gone"]);
+    let got = bench.one();
+    assert_eq!((got.upserts, got.removed), (vec!["a".to_owned()], vec!["gone".to_owned()]));
+}
+
+#[test]
+fn unsubscribing_is_otherwise_not_answered() {
+    let mut bench = Bench::with(&[(Cluster, "a", "1")]);
+    bench.subscribe(Cluster, &["a"]);
+    bench.ack_all();
+    bench.unsubscribe(Cluster, &["a", "phantom"]);
+    assert_eq!(bench.all(), []);
+    bench.commit(&[(Cluster, "a", "2")], &[]);
+    assert_eq!(bench.all(), []);
+}
+
+#[test]
+fn nothing_is_asked_by_a_first_request_without_names_of_a_type_without_wildcard() {
+    let mut bench = Bench::with(&[(Endpoint, "a", "1")]);
+    bench.subscribe(Endpoint, &[]);
+    assert_eq!(bench.all(), []);
+}
+
+#[test]
+fn unknown_name_is_reported_and_its_creation_pushed() {
+    let mut bench = Bench::with(&[]);
+    for resource_type in [Endpoint, Route, ExtensionConfig, Runtime] {
+        bench.subscribe(resource_type, &["later"]);
+        let got = bench.one();
+        assert_eq!((got.resource_type, got.removed.as_slice()), (resource_type, &["later".to_owned()][..]));
+        bench.ack(&got);
+        bench.commit(&[(resource_type, "later", "1")], &[]);
+        let got = bench.one();
+        assert_eq!(got.upserts, ["later"]);
+        bench.ack(&got);
+    }
+}
+
+#[test]
+fn reconnecting_wildcard_gets_only_what_changed() {
+    let mut bench = Bench::with(&[(Cluster, "same", "1"), (Cluster, "changed", "2"), (Cluster, "new", "1")]);
+    let same = bench.tables.table(Cluster).get("same").unwrap().version().to_string();
+    let held = [("same", same.as_str()), ("changed", "0000000000000001"), ("gone", "0000000000000002")];
+    bench.reconnect(Cluster, &[], &held);
+    let got = bench.one();
+    assert_eq!(got.upserts, ["changed", "new"]);
+    assert_eq!(got.removed, ["gone"]);
+}
+
+#[test]
+fn reconnecting_wildcard_that_has_everything_gets_an_empty_answer() {
+    let mut bench = Bench::with(&[(Listener, "same", "1")]);
+    let same = bench.tables.table(Listener).get("same").unwrap().version().to_string();
+    bench.reconnect(Listener, &["*"], &[("same", same.as_str())]);
+    let got = bench.one();
+    assert!(got.upserts.is_empty() && got.removed.is_empty());
+    bench.ack(&got);
+    assert!(matches!(bench.progress(Listener, "same"), Progress::Accepted { .. }));
+}
+
+#[test]
+fn reconnecting_with_names_is_answered_whatever_the_client_has() {
+    for resource_type in [Endpoint, Route, ExtensionConfig, Runtime] {
+        let mut bench = Bench::with(&[(resource_type, "a", "1")]);
+        let version = bench.tables.table(resource_type).get("a").unwrap().version().to_string();
+        bench.reconnect(resource_type, &["a"], &[("a", version.as_str())]);
+        assert_eq!(bench.one().upserts, ["a"]);
+    }
+}
+
+#[test]
+fn what_a_reconnecting_client_should_lose_waits_for_its_routes() {
+    let mut bench = Bench::with(&[(Route, "web", "1")]);
+    bench.reconnect(Cluster, &[], &[("gone", "0000000000000001")]);
+    bench.reconnect(Route, &["web"], &[]);
+    let clusters = bench.one();
+    assert_eq!((clusters.resource_type, clusters.removed.len()), (Cluster, 0));
+    bench.ack(&clusters);
+    let routes = bench.one();
+    assert_eq!((routes.resource_type, bench.all()), (Route, vec![]));
+    bench.ack(&routes);
+    assert_eq!(bench.one().removed, ["gone"]);
+}
+
+#[test]
+fn first_wildcard_is_answered_although_there_is_nothing() {
+    for resource_type in [Cluster, Listener] {
+        let mut bench = Bench::with(&[]);
+        bench.subscribe(resource_type, &[]);
+        let got = bench.one();
+        assert!(got.upserts.is_empty() && got.removed.is_empty());
+        bench.ack(&got);
+        assert_eq!(bench.all(), []);
+    }
+}
+
+#[test]
+fn one_response_per_type_is_outstanding() {
+    let mut bench = Bench::with(&[(Endpoint, "a", "1")]);
+    bench.subscribe(Endpoint, &["a"]);
+    let first = bench.one();
+    bench.commit(&[(Endpoint, "a", "2")], &[]);
+    bench.commit(&[(Endpoint, "a", "3")], &[]);
+    assert_eq!(bench.all(), []);
+    bench.ack(&first);
+    let second = bench.one();
+    assert_eq!(second.contents, ["3"]);
+}
+
+#[test]
+fn a_stream_goes_on_without_an_answer_after_the_timeout() {
+    let mut bench = Bench::with(&[(Endpoint, "a", "1")]);
+    bench.subscribe(Endpoint, &["a"]);
+    let first = bench.one();
+    bench.commit(&[(Endpoint, "a", "2")], &[]);
+    assert_eq!(bench.session.deadline(bench.now), Some(ACK_TIMEOUT));
+    bench.now += ACK_TIMEOUT;
+    let second = bench.one();
+    assert_eq!(second.contents, ["2"]);
+    bench.ack(&first);
+    assert!(matches!(bench.progress(Endpoint, "a"), Progress::Sent));
+    bench.ack(&second);
+    assert!(matches!(bench.progress(Endpoint, "a"), Progress::Accepted { .. }));
+}
+
+#[test]
+fn routes_wait_for_the_ack_of_their_clusters_and_endpoints_do_not() {
+    let mut bench = Bench::envoy();
+    bench.commit(
+        &[
+            (Route, "web", "2"),
+            (Cluster, "new", "1"),
+            (Endpoint, "new", "1"),
+            (ExtensionConfig, "x", "2"),
+            (Runtime, "x", "2"),
+        ],
+        &[],
+    );
+    let clusters = bench.one();
+    assert_eq!((clusters.resource_type, clusters.upserts.as_slice()), (Cluster, &["new".to_owned()][..]));
+    assert_eq!(bench.all(), []);
+    bench.subscribe(Endpoint, &["new"]);
+    let endpoints = bench.one();
+    assert_eq!((endpoints.resource_type, endpoints.upserts.as_slice()), (Endpoint, &["new".to_owned()][..]));
+    bench.ack(&endpoints);
+    assert_eq!(bench.all(), []);
+    bench.ack(&clusters);
+    let types: Vec<_> = bench.all().iter().map(|got| got.resource_type).collect();
+    assert_eq!(types, [Route, ExtensionConfig, Runtime]);
+}
+
+#[test]
+fn routes_wait_for_clusters_of_an_earlier_commit_too() {
+    let mut bench = Bench::envoy();
+    bench.commit(&[(Cluster, "new", "1")], &[]);
+    let clusters = bench.one();
+    bench.commit(&[(Route, "web", "2")], &[]);
+    assert_eq!(bench.all(), []);
+    bench.ack(&clusters);
+    assert_eq!(bench.one().resource_type, Route);
+}
+
+#[test]
+fn routes_do_not_wait_for_ever() {
+    let mut bench = Bench::envoy();
+    bench.commit(&[(Cluster, "new", "1"), (Route, "web", "2")], &[]);
+    assert_eq!(bench.one().resource_type, Cluster);
+    bench.now += ACK_TIMEOUT;
+    assert_eq!(bench.one().resource_type, Route);
+}
+
+#[test]
+fn a_rejected_cluster_does_not_hold_back_routes() {
+    let mut bench = Bench::envoy();
+    bench.commit(&[(Cluster, "new", "bad"), (Route, "web", "2")], &[]);
+    let clusters = bench.one();
+    bench.nack(&clusters, "no");
+    assert_eq!(bench.one().resource_type, Route);
+}
+
+#[test]
+fn endpoints_runtime_or_extensions_alone_go_straight_out() {
+    let mut bench = Bench::envoy();
+    bench.commit(&[(Cluster, "slow", "1")], &[]);
+    assert_eq!(bench.one().resource_type, Cluster);
+    for resource_type in [Endpoint, ExtensionConfig, Runtime] {
+        bench.commit(&[(resource_type, "x", "new")], &[]);
+        assert_eq!(bench.one().resource_type, resource_type);
+    }
+}
+
+#[test]
+fn clusters_are_removed_after_the_ack_of_the_routes_that_let_go_of_them() {
+    let mut bench = Bench::envoy();
+    bench.commit(&[(Route, "web", "2")], &[(Cluster, "x"), (Endpoint, "x")]);
+    let routes = bench.one();
+    assert_eq!((routes.resource_type, bench.all()), (Route, vec![]));
+    bench.ack(&routes);
+    let clusters = bench.one();
+    assert_eq!((clusters.resource_type, clusters.removed.as_slice()), (Cluster, &["x".to_owned()][..]));
+    assert_eq!(bench.all(), []);
+    bench.ack(&clusters);
+    let endpoints = bench.one();
+    assert_eq!((endpoints.resource_type, endpoints.removed.as_slice()), (Endpoint, &["x".to_owned()][..]));
+}
+
+#[test]
+fn clusters_are_removed_at_last_although_the_routes_are_not_acknowledged() {
+    let mut bench = Bench::envoy();
+    bench.commit(&[(Route, "web", "2")], &[(Cluster, "x")]);
+    assert_eq!(bench.one().resource_type, Route);
+    bench.now += ACK_TIMEOUT;
+    assert_eq!(bench.one().removed, ["x"]);
+}
+
+#[test]
+fn a_client_that_removes_the_cluster_is_not_told_about_its_endpoints() {
+    let mut bench = Bench::envoy();
+    bench.commit(&[], &[(Cluster, "x"), (Endpoint, "x")]);
+    let clusters = bench.one();
+    bench.unsubscribe(Endpoint, &["x"]);
+    bench.ack(&clusters);
+    assert_eq!(bench.all(), []);
+}
+
+#[test]
+fn endpoints_whose_cluster_stays_are_not_removed() {
+    let mut bench = Bench::envoy();
+    bench.commit(&[], &[(Endpoint, "x")]);
+    assert_eq!(bench.all(), []);
+}
+
+#[test]
+fn changed_cluster_gets_its_endpoints_again() {
+    let mut bench = Bench::envoy();
+    bench.commit(&[(Cluster, "x", "2")], &[]);
+    let types: Vec<_> = bench.all().iter().map(|got| (got.resource_type, got.upserts.clone())).collect();
+    assert_eq!(types, [(Cluster, vec!["x".to_owned()]), (Endpoint, vec!["x".to_owned()])]);
+}
+
+#[test]
+fn equal_content_is_not_sent() {
+    let mut bench = Bench::envoy();
+    bench.commit(&[(Cluster, "x", "1"), (Endpoint, "x", "1"), (Route, "web", "1")], &[]);
+    assert_eq!(bench.all(), []);
+}
+
+#[test]
+fn a_long_response_is_cut() {
+    let content = "x".repeat(1000);
+    let names: Vec<String> = (0..10).map(|number| format!("cluster-{number}")).collect();
+    let resources: Vec<_> = names.iter().map(|name| (Cluster, name.as_str(), content.as_str())).collect();
+    let mut bench = Bench::with(&resources);
+    bench.session.limits.max_response_bytes = 3500;
+    bench.subscribe(Cluster, &[]);
+    let mut sizes = Vec::new();
+    while let Some(got) = bench.next() {
+        sizes.push(got.upserts.len());
+        bench.ack(&got);
+    }
+    assert_eq!(sizes, [3, 3, 3, 1]);
+    bench.commit(&[(Cluster, "huge", &"x".repeat(5000)), (Cluster, "small", "1")], &[]);
+    let sizes: Vec<_> = bench.ack_all().iter().map(|got| got.upserts.clone()).collect();
+    assert_eq!(sizes, [["huge"], ["small"]]);
+}
+
+#[test]
+fn an_unknown_type_is_answered_once_and_its_ack_is_not() {
+    let mut bench = Bench::with(&[]);
+    let request = DeltaDiscoveryRequest {
+        type_url: "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret".to_owned(),
+        resource_names_subscribe: vec!["cert".to_owned(), "cert".to_owned(), "*".to_owned()],
+        ..Default::default()
+    };
+    let reply = bench.take(&request).reply.unwrap();
+    assert_eq!(reply.removed, [Arc::from("cert")]);
+    let ack = DeltaDiscoveryRequest { response_nonce: reply.nonce, resource_names_subscribe: Vec::new(), ..request };
+    assert!(bench.take(&ack).reply.is_none());
+}
+
+#[test]
+fn a_node_is_bound_by_the_first_request() {
+    let mut bench = Bench::with(&[]);
+    let from = |id: &str| DeltaDiscoveryRequest {
+        node: Some(Node { id: id.to_owned(), ..Default::default() }),
+        type_url: Cluster.type_url().to_owned(),
+        ..Default::default()
+    };
+    assert!(bench.try_take(&from("edge-1")).is_ok());
+    assert!(bench.try_take(&DeltaDiscoveryRequest { node: None, ..from("") }).is_ok());
+    assert!(bench.try_take(&from("edge-1")).is_ok());
+    assert!(matches!(bench.try_take(&from("edge-2")), Err(ProtocolError::NodeChanged { .. })));
+}
+
+#[test]
+fn a_request_without_a_type_is_an_error() {
+    let mut bench = Bench::with(&[]);
+    assert_eq!(bench.try_take(&DeltaDiscoveryRequest::default()).unwrap_err(), ProtocolError::MissingTypeUrl);
+}
+
+#[test]
+fn progress_is_what_the_client_said() {
+    let mut bench = Bench::with(&[(Cluster, "a", "1")]);
+    assert!(matches!(bench.progress(Cluster, "a"), Progress::Unsubscribed));
+    bench.subscribe(Cluster, &[]);
+    assert!(matches!(bench.progress(Cluster, "a"), Progress::NotSent));
+    let got = bench.one();
+    assert!(matches!(bench.progress(Cluster, "a"), Progress::Sent));
+    bench.now = Duration::from_secs(3);
+    bench.ack(&got);
+    bench.now = Duration::from_secs(5);
+    assert!(matches!(bench.progress(Cluster, "a"), Progress::Accepted { at } if at == Duration::from_secs(3)));
+    bench.commit(&[(Cluster, "b", "1")], &[]);
+    bench.ack_all();
+    assert!(matches!(bench.progress(Cluster, "a"), Progress::Accepted { at } if at == Duration::from_secs(3)));
+    assert!(matches!(bench.progress(Cluster, "b"), Progress::Accepted { at } if at == Duration::from_secs(5)));
+}
+
+#[test]
+fn a_name_subscribed_later_is_accepted_later() {
+    let mut bench = Bench::with(&[(Endpoint, "a", "1"), (Endpoint, "b", "1")]);
+    bench.subscribe(Endpoint, &["b"]);
+    bench.ack_all();
+    bench.now = Duration::from_secs(7);
+    bench.subscribe(Endpoint, &["a"]);
+    bench.ack_all();
+    assert!(matches!(bench.progress(Endpoint, "a"), Progress::Accepted { at } if at == Duration::from_secs(7)));
+    assert!(matches!(bench.progress(Endpoint, "b"), Progress::Accepted { at } if at == Duration::ZERO));
+}

@@ -1,18 +1,20 @@
-//! One type of resource on one stream: what was asked, how far it has been served, what is in flight, what was refused. It
-//! holds cursors into the store's numbering, not a list of what the client has; the only names it keeps are those still owed,
-//! in flight or refused. Which type may speak when is the session's business; it arrives here as [`Gates`].
+//! One type of resource on one stream: what was asked, how far it has been served, what is in flight, what was refused.
+//! It holds cursors into the store's numbering, not a list of what the client has; the only names it keeps are those
+//! still owed, in flight or refused. Which type may speak when is the session's business; it arrives here as [`Gates`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+mod nack;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+pub(super) use view::Held;
 
-use crate::commit::field_len;
 use crate::resource::{ResourceType, Version};
 use crate::session::Limits;
 use crate::session::acks::Acks;
-use crate::session::blame::{Blame, blame};
+use crate::session::draft::{Draft, SentUpsert};
 use crate::store::table::{Entry, Table, Tables};
 use crate::subscription::{Owed, Subscription};
 
@@ -35,7 +37,8 @@ pub(super) struct Watch {
     owed: BTreeSet<Arc<str>>,
     /// A refused response without a culprit, in parts that are sent one at a time until the culprit stands alone.
     suspects: VecDeque<Vec<Arc<str>>>,
-    /// Names that a reconnecting client holds and that are gone, with the number that their referrers must have confirmed.
+    /// Names that a reconnecting client holds and that are gone, with the number that their referrers must have
+    /// confirmed.
     leaving: BTreeSet<Arc<str>>,
     leaving_after: u64,
     /// An empty response is owed if there is nothing to put into it: the client waits for one to finish its start.
@@ -76,39 +79,6 @@ struct Sent {
     upto: u64,
     upserts: Vec<SentUpsert>,
     removed: Vec<Arc<str>>,
-}
-
-#[derive(Debug)]
-struct SentUpsert {
-    name: Arc<str>,
-    sequence: u64,
-    version: Version,
-}
-
-/// A response in the making. It cannot hold a name twice.
-#[derive(Debug, Default)]
-pub(super) struct Draft {
-    names: HashSet<Arc<str>>,
-    upserts: Vec<SentUpsert>,
-    pub(super) fragments: Vec<Bytes>,
-    pub(super) removed: Vec<Arc<str>>,
-    size: usize,
-}
-
-/// What a NACK led to.
-#[derive(Debug)]
-pub(super) struct Refused {
-    pub(super) quarantined: Vec<(Arc<str>, Version)>,
-    pub(super) message: Arc<str>,
-}
-
-/// What a client has of one resource.
-#[derive(Debug)]
-pub(super) enum Held {
-    Not,
-    InFlight,
-    Accepted(Duration),
-    Refused(Refusal),
 }
 
 impl Watch {
@@ -233,7 +203,8 @@ impl Watch {
     fn put_removals(&mut self, draft: &mut Draft, resource_type: ResourceType, tables: &Tables, gates: Gates) -> bool {
         let table = tables.table(resource_type);
         for (sequence, tombstone) in table.removals_after(self.removal_cursor) {
-            // An assignment whose cluster is still there ends with its cluster: to remove it alone would drop its hosts.
+            // An assignment whose cluster is still there ends with its cluster: to remove it alone would drop its
+            // hosts.
             let referenced = resource_type == ResourceType::Endpoint
                 && tables.table(ResourceType::Cluster).get(&tombstone.name).is_some();
             if self.subscription.covers(&tombstone.name) && !referenced {
@@ -243,7 +214,6 @@ impl Watch {
                 }
                 draft.remove(Arc::clone(&tombstone.name));
             }
-            self.refused.remove(&tombstone.name);
         }
         self.removal_cursor = tables.sequence();
         if self.leaving.is_empty() || self.leaving_after > gates.removals {
@@ -257,8 +227,8 @@ impl Watch {
         false
     }
 
-    /// Puts one name into a response: its resource, or the news that the client cannot have it. A version that the client
-    /// has refused counts as absent, so that a client that asks for it again is not left waiting.
+    /// Puts one name into a response: its resource, or the news that the client cannot have it. A version that the
+    /// client has refused counts as absent, so that a client that asks for it again is not left waiting.
     fn put(&self, draft: &mut Draft, name: Arc<str>, table: &Table) {
         match table.get(&name) {
             Some(entry) if !self.has_refused(&name, entry) => draft.upsert(name, entry),
@@ -288,64 +258,8 @@ impl Watch {
         true
     }
 
-    /// Takes a NACK. What it accuses is quarantined; the rest of the response is sent again if Envoy refused it too; if it
-    /// accuses nobody, halves of the response are sent until the culprit stands alone. Each NACK either quarantines or
-    /// halves, so this ends.
-    pub(super) fn refuse(&mut self, number: u64, message: &str, limits: &Limits, now: Duration) -> Option<Refused> {
-        let sent = self.answered(number)?;
-        let message = Arc::<str>::from(message);
-        let names: Vec<&str> = sent.upserts.iter().map(|upsert| &*upsert.name).collect();
-        let (culprits, rest_is_lost) = match blame(&message, &names) {
-            _ if names.len() == 1 => (vec![0], true),
-            Blame::Only(culprits) => (culprits, false),
-            Blame::First(culprit) => (vec![culprit], true),
-            Blame::Hints(hints) if hints.len() < names.len() => {
-                self.suspect(&sent, |at| hints.contains(&at));
-                (Vec::new(), true)
-            }
-            Blame::Hints(_) | Blame::Nobody => {
-                self.suspect(&sent, |at| at < names.len() / 2);
-                (Vec::new(), true)
-            }
-        };
-
-        let mut quarantined = Vec::with_capacity(culprits.len());
-        for at in &culprits {
-            let SentUpsert { name, version, .. } = &sent.upserts[*at];
-            let refusal = Refusal { version: *version, message: Arc::clone(&message), at: now };
-            self.refused.insert(Arc::clone(name), refusal);
-            self.owed.remove(name);
-            quarantined.push((Arc::clone(name), *version));
-        }
-        if rest_is_lost && !names.is_empty() {
-            if !culprits.is_empty() {
-                let rest = sent.upserts.iter().enumerate().filter(|(at, _)| !culprits.contains(at));
-                self.owed.extend(rest.map(|(_, upsert)| Arc::clone(&upsert.name)));
-            }
-            self.owed.extend(sent.removed.iter().cloned());
-            let subscription = &self.subscription;
-            self.owed.retain(|name| subscription.covers(name));
-        }
-        if self.owed.is_empty() && self.suspects.is_empty() {
-            // All but the culprits is with the client, and no further response will say so.
-            self.acks.record(number, sent.upto, now);
-        }
-        self.settle(limits, now);
-        Some(Refused { quarantined, message })
-    }
-
-    /// Splits a response into two groups to be tried one after the other, those chosen first.
-    fn suspect(&mut self, sent: &Sent, chosen: impl Fn(usize) -> bool) {
-        let (first, second): (Vec<_>, Vec<_>) =
-            sent.upserts.iter().map(|upsert| Arc::clone(&upsert.name)).enumerate().partition(|(at, _)| chosen(*at));
-        for group in [second, first] {
-            if !group.is_empty() {
-                self.suspects.push_front(group.into_iter().map(|(_, name)| name).collect());
-            }
-        }
-    }
-
-    /// The response that an answer is for. Clients answer in order, so the ones before it will not be answered any more.
+    /// The response that an answer is for. Clients answer in order, so the ones before it will not be answered any
+    /// more.
     fn answered(&mut self, number: u64) -> Option<Sent> {
         let at = self.unanswered.iter().position(|sent| sent.number == number)?;
         self.unanswered.drain(..=at).next_back()
@@ -395,92 +309,7 @@ impl Watch {
         if self.requested { self.removal_cursor } else { u64::MAX }
     }
 
-    pub(super) fn sent_sequence(&self) -> u64 {
-        self.sent_sequence
-    }
-
-    pub(super) fn accepted_sequence(&self) -> u64 {
-        self.acks.sequence()
-    }
-
-    pub(super) fn in_flight(&self) -> bool {
-        !self.unanswered.is_empty()
-    }
-
-    /// Whether the client has accepted all that it is subscribed to, as of a table.
-    pub(super) fn is_synced(&self, table: &Table) -> bool {
-        let up_to_date = table
-            .changes_after(self.cursor)
-            .all(|(name, entry)| !self.subscription.covers(name) || self.has_refused(name, entry));
-        let nothing_leaves =
-            table.removals_after(self.removal_cursor).all(|(_, it)| !self.subscription.covers(&it.name));
-        self.requested
-            && up_to_date
-            && nothing_leaves
-            && self.leaving.is_empty()
-            && self.owed.is_empty()
-            && self.suspects.is_empty()
-            && self.unanswered.is_empty()
-            && !self.must_answer
-            && self.rejections(table).next().is_none()
-    }
-
-    /// The refusals that keep something which is published now from this client.
-    pub(super) fn rejections<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = (&'a Arc<str>, &'a Refusal)> {
-        self.refused
-            .iter()
-            .filter(|(name, refusal)| table.get(name).is_some_and(|entry| entry.version() == refusal.version))
-    }
-
-    /// What the client has of the newest version of a resource that it is subscribed to.
-    pub(super) fn held(&self, name: &str, entry: &Entry) -> Held {
-        if let Some(refusal) = self.refused.get(name)
-            && refusal.version == entry.version()
-        {
-            return Held::Refused(refusal.clone());
-        }
-        let in_flight =
-            |sent: &Sent| sent.upserts.iter().any(|upsert| &*upsert.name == name && upsert.sequence == entry.sequence);
-        if self.unanswered.iter().any(in_flight) {
-            return Held::InFlight;
-        }
-        if entry.sequence > self.cursor
-            || self.owed.contains(name)
-            || self.suspects.iter().flatten().any(|suspect| &**suspect == name)
-        {
-            return Held::Not;
-        }
-        self.acks.time_of(entry.sequence, self.subscription.since(name)).map_or(Held::Not, Held::Accepted)
-    }
-
     fn has_refused(&self, name: &str, entry: &Entry) -> bool {
         self.refused.get(name).is_some_and(|refusal| refusal.version == entry.version())
-    }
-}
-
-impl Draft {
-    pub(super) fn is_empty(&self) -> bool {
-        self.names.is_empty()
-    }
-
-    fn upsert(&mut self, name: Arc<str>, entry: &Entry) {
-        if self.names.insert(Arc::clone(&name)) {
-            self.size += entry.encoded.fragment.len();
-            self.fragments.push(entry.encoded.fragment.clone());
-            self.upserts.push(SentUpsert { name, sequence: entry.sequence, version: entry.version() });
-        }
-    }
-
-    fn remove(&mut self, name: Arc<str>) {
-        if self.names.insert(Arc::clone(&name)) {
-            self.size += field_len(1, name.len());
-            self.removed.push(name);
-        }
-    }
-
-    /// Whether one more would make the response longer than it should be. A single resource may be.
-    fn is_full(&self, name: &str, entry: Option<&Entry>, limits: &Limits) -> bool {
-        let more = entry.map_or(field_len(1, name.len()), |entry| entry.encoded.fragment.len());
-        !self.is_empty() && self.size + more > limits.max_response_bytes
     }
 }

@@ -1,5 +1,5 @@
-//! What is published, by type and name, and in which order it changed. Pure: no lock, no clock, no stream. A change costs
-//! what changed; "what is new since N" costs what is new since N.
+//! What is published, by type and name, and in which order it changed. Pure: no lock, no clock, no stream. A change
+//! costs what changed; "what is new since N" costs what is new since N.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -9,9 +9,10 @@ use crate::commit::{Change, Commit, Encoded};
 use crate::resource::{PerType, ResourceType, Version};
 
 /// All tables and the one counter of changes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tables {
-    /// The number of the last change. Every change of a resource takes the next number.
+    /// The number of the last change. Every change of a resource takes the next number. 1 is the empty store, so that 0
+    /// can mean "nothing yet" for a stream.
     sequence: u64,
     tables: PerType<Table>,
 }
@@ -56,6 +57,12 @@ pub(crate) struct Tombstone {
     pub(crate) name: Arc<str>,
     /// A stream may lose this once it has confirmed the referring types up to this number; 0: at once.
     pub(crate) after: u64,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self { sequence: 1, tables: PerType::default() }
+    }
 }
 
 impl Tables {
