@@ -22,7 +22,7 @@ mod policy;
 pub use bucket::{BUCKETS, MAX_KEY, bucket, pick};
 pub use decide::{Decision, Refusal, decide, source_ip};
 pub use names::{
-    BUCKET_HEADER, Counter, HEARTBEAT_COUNTER, REASON_HEADER, UNKNOWN_SCHEMA_COUNTER, VERSION_HEADER, counter_name,
-    service_of_route, version_counter_name,
+    BUCKET_HEADER, CAPABILITIES, Counter, HEARTBEAT_COUNTER, REASON_HEADER, UNKNOWN_SCHEMA_COUNTER, VERSION_HEADER,
+    counter_name, service_of_route, version_counter_name,
 };
 pub use policy::{HashOn, Policy, PolicyError, SCHEMA, ServicePolicy};

@@ -15,6 +15,28 @@ pub const VERSION_HEADER: &str = "x-tidegate-version";
 /// a VM under `FAIL_OPEN` has crashed; a beat that is missing does.
 pub const HEARTBEAT_COUNTER: &str = "tidegate.heartbeat_total";
 
+/// What the filter may call and be called for: `vm_config.capability_restriction_config` (in the
+/// plugin's own configuration Envoy 1.40 calls it deprecated). A call that is not
+/// in here ends the VM; a callback that is not in here is never made, which is how the ones that the filter has no use for
+/// come at no cost. `proxy_on_delete` frees a request's memory.
+pub const CAPABILITIES: [&str; 15] = [
+    "proxy_define_metric",
+    "proxy_get_buffer_bytes",
+    "proxy_get_header_map_value",
+    "proxy_get_property",
+    "proxy_increment_metric",
+    "proxy_log",
+    "proxy_on_configure",
+    "proxy_on_context_create",
+    "proxy_on_delete",
+    "proxy_on_request_headers",
+    "proxy_on_response_headers",
+    "proxy_on_tick",
+    "proxy_replace_header_map_value",
+    "proxy_send_local_response",
+    "proxy_set_tick_period_milliseconds",
+];
+
 /// Policies not applied because they had another schema: once for each VM that was given one.
 pub const UNKNOWN_SCHEMA_COUNTER: &str = "tidegate.policy.unknown_schema_total";
 
