@@ -16,3 +16,5 @@ pub mod tidegate;
 
 pub mod engine;
 pub mod private_engine;
+
+pub mod edge;

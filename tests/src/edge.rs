@@ -1,0 +1,160 @@
+//! An edge as a user has it: a control plane on free ports and an Envoy with tidegate's bootstrap, over an engine whose
+//! containers it serves.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    client::{Answer, Request},
+    engine::Engine,
+    envoy::{Envoy, Options},
+    load::{Ask, Load, Report},
+    poll::{SOON, until},
+    ports,
+    tidegate::{Cli, Tidegate},
+};
+
+/// A control plane with its Envoy.
+pub struct Edge {
+    // In this order: the one that sends requests goes first.
+    pub envoy: Envoy,
+    pub tidegate: Tidegate,
+    /// Where clients connect.
+    pub listener: SocketAddr,
+    settings: Settings,
+    command: Vec<String>,
+}
+
+/// Everything of the configuration file but the services.
+#[derive(Debug, Clone)]
+struct Settings {
+    listener: SocketAddr,
+    xds: SocketAddr,
+    api: SocketAddr,
+    docker: String,
+}
+
+impl Settings {
+    fn free(docker: String) -> Self {
+        Self { listener: ports::free(), xds: ports::free(), api: ports::free(), docker }
+    }
+
+    /// `services` is the YAML below the key `services:`, in one line.
+    fn with(&self, services: &str) -> String {
+        let Self { listener, xds, api, docker } = self;
+        format!(
+            "edge: {{ listeners: [ {{ name: web, address: \"{listener}\" }} ] }}\nxds: {{ address: \"{xds}\" }}\n\
+             api: {{ address: \"{api}\" }}\nproviders: {{ docker: {{ endpoint: \"{docker}\" }} }}\nservices: {services}\n"
+        )
+    }
+}
+
+impl Edge {
+    /// With these services declared (`{}` for none), over the engine's containers.
+    pub async fn start(engine: &Engine, services: &str) -> Result<Self> {
+        Self::start_with(engine, services, &[]).await
+    }
+
+    /// The same with further arguments of `tidegate run`.
+    pub async fn start_with(engine: &Engine, services: &str, arguments: &[&str]) -> Result<Self> {
+        let settings = Settings::free(engine.endpoint());
+        let command: Vec<String> = ["run"].iter().chain(arguments).map(ToString::to_string).collect();
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let mut tidegate = Tidegate::start(&words, &settings.with(services), &[])?;
+        tidegate.answers(&format!("http://{}/healthz", settings.api)).await?;
+        let cli = tidegate.cli(&format!("http://{}", settings.api));
+        let bootstrap = cli.run(["envoy", "bootstrap", "--config", "tidegate.yaml"]).await?.ok()?.stdout;
+        let options = Options { concurrency: 2, ..Options::default() };
+        let mut envoy = Envoy::start_with(&bootstrap, &options).await?;
+        envoy.ready(SOON).await?;
+        Ok(Self { envoy, tidegate, listener: settings.listener, settings, command })
+    }
+
+    /// Declares other services, as an operator who edits the file.
+    pub fn declare(&self, services: &str) -> Result<()> {
+        self.tidegate.reconfigure(&self.settings.with(services))
+    }
+
+    /// The file with these services, for what is not to be written the usual way.
+    pub fn file(&self, services: &str) -> String {
+        self.settings.with(services)
+    }
+
+    /// Commands against this control plane.
+    pub fn cli(&self) -> Cli {
+        self.tidegate.cli(&format!("http://{}", self.settings.api))
+    }
+
+    /// Kills the control plane with SIGKILL and starts it again with the same state and file.
+    pub async fn restart_control_plane(self) -> Result<Self> {
+        let Self { envoy, mut tidegate, listener, settings, command } = self;
+        tidegate.process.kill()?;
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let mut tidegate = tidegate.again(&words, &[])?;
+        tidegate.answers(&format!("http://{}/healthz", settings.api)).await?;
+        Ok(Self { envoy, tidegate, listener, settings, command })
+    }
+
+    /// `GET /` with this host.
+    pub async fn get(&self, host: &str) -> Result<Answer> {
+        Request::get(self.listener, "/").host(host).send().await
+    }
+
+    /// Waits until `GET /` with this host answers with this status.
+    pub async fn answers(&self, host: &str, status: u16) -> Result<Answer> {
+        until(SOON, &format!("status {status} for {host}"), async || {
+            let answer = self.get(host).await?;
+            ensure!(answer.status == status, "status {}: {}", answer.status, answer.text().trim());
+            Ok(answer)
+        })
+        .await
+    }
+
+    /// Waits until Envoy itself has so many healthy endpoints in a cluster.
+    pub async fn healthy(&self, cluster: &str, count: usize) -> Result<()> {
+        until(SOON, &format!("{count} healthy endpoint(s) of {cluster} in Envoy"), async || {
+            let endpoints = self.envoy.endpoints(cluster).await?.unwrap_or_default();
+            let healthy = endpoints.iter().filter(|endpoint| endpoint.healthy).count();
+            ensure!(healthy == count, "{healthy} healthy of {}", endpoints.len());
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until Envoy's runtime, which is what it splits by, holds the canary's weight.
+    pub async fn weighs(&self, service: &str, canary: &str, basis_points: u32) -> Result<()> {
+        let key = format!("tg.{service}.{service}/{canary}+spill");
+        until(SOON, &format!("{key} = {basis_points} in Envoy"), async || {
+            let runtime = self.envoy.get("/runtime?format=json").await?.json()?;
+            let value = runtime["entries"][&key]["final_value"].as_str().map(ToOwned::to_owned);
+            ensure!(value.as_deref() == Some(&*basis_points.to_string()), "it is {value:?}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Which version answered each of `keys` (`key-0`, `key-1`, …), asked once each with the header `x-user`.
+    pub async fn versions_of_keys(&self, host: &str, keys: u64) -> Result<BTreeMap<String, String>> {
+        let report = self.ask_keys(host, keys).await?;
+        report.all_succeeded()?;
+        let versions = report.versions_by_key();
+        ensure!(versions.len() as u64 == keys, "{} of {keys} keys were answered", versions.len());
+        versions
+            .into_iter()
+            .map(|(key, versions)| {
+                let version = versions.into_iter().next().context("a key without an answer")?;
+                Ok((key, version))
+            })
+            .collect()
+    }
+
+    async fn ask_keys(&self, host: &str, keys: u64) -> Result<Report> {
+        let ask = |n: u64| {
+            let key = format!("key-{n}");
+            Ask::get("/").header("x-user", &key).key(&key)
+        };
+        let load = Load::get(self.listener, host, "/").closed(8).requests(keys).duration(Duration::from_secs(120));
+        load.asking(ask).run().await
+    }
+}
