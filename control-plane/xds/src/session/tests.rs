@@ -92,6 +92,16 @@ fn asking_again_for_a_rejected_version_is_answered_as_absent() {
 }
 
 #[test]
+fn what_was_asked_again_while_a_nack_was_on_its_way_is_still_answered() {
+    let mut bench = Bench::with(&[(Endpoint, "a", "bad")]);
+    bench.subscribe(Endpoint, &["a"]);
+    let first = bench.one();
+    bench.subscribe(Endpoint, &["a"]);
+    bench.nack(&first, "no");
+    assert_eq!(bench.one().removed, ["a"]);
+}
+
+#[test]
 fn good_resources_of_a_refused_response_are_sent_again() {
     let mut bench = Bench::with(&[(Cluster, "a", "1"), (Cluster, "bad", "1"), (Cluster, "c", "1")]);
     bench.subscribe(Cluster, &[]);
@@ -494,6 +504,19 @@ fn progress_is_what_the_client_said() {
     bench.ack_all();
     assert!(matches!(bench.progress(Cluster, "a"), Progress::Accepted { at } if at == Duration::from_secs(3)));
     assert!(matches!(bench.progress(Cluster, "b"), Progress::Accepted { at } if at == Duration::from_secs(5)));
+}
+
+#[test]
+fn what_was_accepted_counts_although_the_rest_of_its_response_is_not_wanted_any_more() {
+    let mut bench = Bench::with(&[(Endpoint, "a", "1"), (Endpoint, "b", "bad")]);
+    bench.subscribe(Endpoint, &["a", "b"]);
+    let both = bench.one();
+    bench.nack(&both, "no");
+    let half = bench.one();
+    bench.unsubscribe(Endpoint, &["b"]);
+    bench.ack(&half);
+    assert_eq!(bench.all(), []);
+    assert!(matches!(bench.progress(Endpoint, "a"), Progress::Accepted { .. }));
 }
 
 #[test]

@@ -49,6 +49,8 @@ pub(super) struct Watch {
     /// The version of each name that the client has refused: never sent again, even when the store returns to it.
     refused: BTreeMap<Arc<str>, Refusal>,
     acks: Acks,
+    /// The last answered response, as long as what it answers is not all decided.
+    unmarked: Option<u64>,
     sent_sequence: u64,
 }
 
@@ -75,8 +77,8 @@ pub(super) struct Refusal {
 struct Sent {
     number: u64,
     at: Duration,
-    /// What the client has once it accepts this.
-    upto: u64,
+    /// What the client has once it accepts this; `None` if some of that is still owed.
+    upto: Option<u64>,
     upserts: Vec<SentUpsert>,
     removed: Vec<Arc<str>>,
 }
@@ -241,7 +243,7 @@ impl Watch {
         let names = draft.upserts.iter().map(|upsert| Arc::clone(&upsert.name)).collect();
         self.must_answer = false;
         self.sent_sequence = self.cursor;
-        let upto = if self.owed.is_empty() && self.suspects.is_empty() { self.cursor } else { self.confirmed };
+        let upto = (self.owed.is_empty() && self.suspects.is_empty()).then_some(self.cursor);
         if self.unanswered.len() == MAX_UNANSWERED {
             self.unanswered.pop_front();
         }
@@ -253,7 +255,10 @@ impl Watch {
     /// Takes an ACK. `false` if the response is not one that awaits an answer: a stale nonce.
     pub(super) fn accept(&mut self, number: u64, limits: &Limits, now: Duration) -> bool {
         let Some(sent) = self.answered(number) else { return false };
-        self.acks.record(number, sent.upto, now);
+        match sent.upto {
+            Some(upto) => self.mark(number, upto, now),
+            None => self.unmarked = Some(number),
+        }
         self.settle(limits, now);
         true
     }
@@ -270,12 +275,20 @@ impl Watch {
         self.unanswered.back().is_some_and(|sent| now < sent.at + limits.ack_timeout)
     }
 
+    fn mark(&mut self, number: u64, upto: u64, now: Duration) {
+        self.acks.record(number, upto, now);
+        self.unmarked = None;
+    }
+
     /// Lets the other types rely on what this one has reached.
     pub(super) fn settle(&mut self, limits: &Limits, now: Duration) {
         if self.awaits_answer(limits, now) || !self.suspects.is_empty() || !self.owed.is_empty() {
             return;
         }
         self.confirmed = self.cursor;
+        if let Some(number) = self.unmarked {
+            self.mark(number, self.cursor, now);
+        }
         if self.leaving.is_empty() {
             self.confirmed_removals = self.removal_cursor;
         }

@@ -58,7 +58,6 @@ impl Watch {
             {
                 self.refused.remove(&oldest);
             }
-            self.owed.remove(name);
             quarantined.push((Arc::clone(name), *version));
         }
         if rest_is_lost && !names.is_empty() {
@@ -70,10 +69,8 @@ impl Watch {
             let subscription = &self.subscription;
             self.owed.retain(|name| subscription.covers(name));
         }
-        if self.owed.is_empty() && self.suspects.is_empty() {
-            // All but the culprits is with the client, and no further response will say so.
-            self.acks.record(number, sent.upto, now);
-        }
+        // Once nothing is owed, all but the culprits is with the client.
+        self.unmarked = Some(number);
         self.settle(limits, now);
         Some(Refused { quarantined, message })
     }
