@@ -146,10 +146,7 @@ mod tests {
         assert_eq!(value["node"]["id"], "edge-7");
         assert_eq!(value["admin"]["address"]["socket_address"]["port_value"], 9901);
         let endpoint = &value["static_resources"]["clusters"][0]["load_assignment"]["endpoints"][0]["lb_endpoints"][0];
-        assert_eq!(
-            endpoint["endpoint"]["address"]["socket_address"],
-            json!({ "address": "::1", "port_value": 7000 })
-        );
+        assert_eq!(endpoint["endpoint"]["address"]["socket_address"], json!({ "address": "::1", "port_value": 7000 }));
     }
 
     #[test]

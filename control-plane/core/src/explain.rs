@@ -127,9 +127,9 @@ pub fn explain(state: &State, subject: &str, now: Timestamp) -> Result<Explanati
             subject::Found::Service(name) => {
                 let members = state.catalog().members(&name);
                 let service = stages::service(state, &name);
-                let containers = members.iter().map(|(container, membership)| {
-                    stages::container(state, container, Some(*membership))
-                });
+                let containers = members
+                    .iter()
+                    .map(|(container, membership)| stages::container(state, container, Some(*membership)));
                 std::iter::once(service).chain(containers).collect()
             }
             subject::Found::Container(container) => {

@@ -339,10 +339,8 @@ impl ServiceStatus {
         for name in view.split.versions() {
             versions.entry(name).or_insert(&empty);
         }
-        let versions: Vec<VersionStatus> = versions
-            .into_iter()
-            .map(|(name, version)| VersionStatus::of(view, name, version, instances))
-            .collect();
+        let versions: Vec<VersionStatus> =
+            versions.into_iter().map(|(name, version)| VersionStatus::of(view, name, version, instances)).collect();
         Self {
             name: view.name.to_string(),
             hosts: view.hosts.clone(),

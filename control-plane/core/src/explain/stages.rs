@@ -46,11 +46,7 @@ pub(super) fn container(state: &State, container: &Discovered, membership: Optio
         (Some(membership), Some(view)) => {
             stages.extend([share(view, &membership.version), host(view)]);
             let weight = percent(view.split.weight(&membership.version));
-            outcome = format!(
-                "is one of those that serve {weight} of `{}` at {}",
-                view.name,
-                places(view)
-            );
+            outcome = format!("is one of those that serve {weight} of `{}` at {}", view.name, places(view));
         }
         (Some(_), None) => stages.push(not_settled(state)),
         (None, _) => {}
@@ -121,7 +117,9 @@ fn address(container: &Discovered, instance: Option<&Instance>) -> Stage {
             let detail = format!("{} on the network `{}`", instance.id.address, instance.id.network);
             Stage::new("address", Passed, Some(container.observed_at), detail)
         }
-        None => Stage::new("address", Unknown, None, "no address is chosen while an earlier stage fails or it does not run"),
+        None => {
+            Stage::new("address", Unknown, None, "no address is chosen while an earlier stage fails or it does not run")
+        }
     }
 }
 
@@ -133,7 +131,9 @@ fn running(container: &Discovered) -> Stage {
             let left = until.since(container.observed_at).as_secs();
             Stage::new("running", Failed, at, format!("it was told to stop, and is given up after {left} s at most"))
         }
-        (phase @ (Phase::Restarting | Phase::Created), _) => Stage::new("running", Pending, at, format!("it is {phase}")),
+        (phase @ (Phase::Restarting | Phase::Created), _) => {
+            Stage::new("running", Pending, at, format!("it is {phase}"))
+        }
         (phase, _) => Stage::new("running", Failed, at, format!("it is {phase}")),
     }
 }
@@ -218,7 +218,9 @@ fn split(view: &ServiceView) -> Stage {
     };
     let unknown = view.problems.iter().find(|problem| problem.code == Code::UnknownReference);
     match unknown {
-        Some(problem) => Stage::new("split", Passed, None, format!("{} ({kind}), but {}", shares.join(", "), problem.reason)),
+        Some(problem) => {
+            Stage::new("split", Passed, None, format!("{} ({kind}), but {}", shares.join(", "), problem.reason))
+        }
         None => Stage::new("split", Passed, None, format!("{} ({kind})", shares.join(", "))),
     }
 }
@@ -243,7 +245,11 @@ fn ready(view: &ServiceView) -> Stage {
     }
     match instances().next() {
         Some(first) => {
-            let reason = if first.terminating.is_some() { "it was told to stop".to_owned() } else { first.readiness.to_string() };
+            let reason = if first.terminating.is_some() {
+                "it was told to stop".to_owned()
+            } else {
+                first.readiness.to_string()
+            };
             let detail = format!("0 of {total} instance(s) ready; `{}`: {reason}", first.container);
             Stage::new("ready", Failed, Some(first.since), detail)
         }
