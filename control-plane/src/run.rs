@@ -2,12 +2,13 @@
 //! them all, and is named.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use tidegate_core::compile::Compiler;
 use tidegate_core::config::Config;
 use tidegate_core::labels::Placement;
-use tidegate_core::{Code, Problem, ProviderName, State};
+use tidegate_core::{Problem, ProviderName, State};
 use tidegate_xds::{ServerConfig, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,13 +16,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::ApiContext;
 use crate::clock::Clock;
 use crate::config::ConfigWatch;
 use crate::discovery::docker::{DockerProvider, DockerSettings};
 use crate::options::RunOptions;
 use crate::probe::Prober;
 use crate::reconcile::Reconcile;
-use crate::{config, edges, filter};
+use crate::{api, config, edges, envoy, filter, heartbeat, metrics, ports, supervised};
 
 /// Inputs that may wait for the reconcile task. A storm fills it and slows its senders down, which then coalesce; what waits
 /// costs little memory.
@@ -48,16 +50,21 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let code = filter::install(&options.state_dir, options.filter_wasm.as_deref())?;
     let code = code.to_str().ok_or_else(|| anyhow!("the state directory's path is not UTF-8: {}", code.display()))?;
     let xds = bind(config.xds, "xds.address").await?;
+    let api = bind(config.api, "api.address").await?;
+    let admin = envoy::admin(&config, &options.state_dir).map_err(|problem| StartError { problems: vec![problem] })?;
 
     let store = Store::new();
     let (inbox, inputs) = mpsc::channel(INBOX);
     let (probes, probe_changes) = mpsc::channel(PROBES);
-    // Another number than the last process used, so that an Envoy whose filter crashed while nobody looked gets a fresh one.
     let state = State::new(config.clone(), [ProviderName::docker()], 0);
     let compiler = Compiler::new(code.to_owned());
-    let (reconcile, _observer) = Reconcile::new(state, compiler, store.clone(), clock, inputs, probes);
+    let (reconcile, observer) = Reconcile::new(state, compiler, store.clone(), clock, inputs, probes);
     let docker = DockerProvider::new(docker_settings(&config));
     let prober = Prober::new(clock);
+    let mut registry = metrics::registry();
+    docker.stats().register(&mut registry);
+    prober.metrics().register(&mut registry);
+    let context = ApiContext { observer, store: store.clone(), counted: Arc::new(registry) };
 
     let shutdown = CancellationToken::new();
     let mut tasks = Tasks::default();
@@ -65,6 +72,12 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     tasks.spawn("prober", prober.run(probe_changes, inbox.clone(), shutdown.clone()));
     tasks.spawn("docker provider", docker.run(inbox.clone(), clock, shutdown.clone()));
     tasks.spawn("edges", edges::watch(store.clone(), inbox.clone(), shutdown.clone()));
+    tasks.spawn("filter's heartbeat", heartbeat::watch(admin, inbox.clone(), shutdown.clone()));
+    tasks.spawn("API", api::serve(api, context, shutdown.clone()));
+    if options.supervised {
+        let (inbox, shutdown) = (inbox.clone(), shutdown.clone());
+        tasks.spawn_fallible("reports of up", async { Ok(supervised::run(inbox, shutdown).await?) });
+    }
     if let Some(path) = options.config {
         tasks.spawn("configuration", ConfigWatch::new(path, config.clone(), inbox.clone()).run(shutdown.clone()));
     }
@@ -86,16 +99,8 @@ fn docker_settings(config: &Config) -> DockerSettings {
 }
 
 async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let problem = Problem::error(
-            Code::AddressInUse,
-            format!("{key} {address}"),
-            format!("it cannot be listened on: {error}"),
-            "the control plane does not start; an Envoy that runs keeps its configuration",
-            format!("stop what listens there, or set `{key}` in tidegate.yaml"),
-        );
-        StartError { problems: vec![problem] }
-    })
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|error| StartError { problems: vec![ports::problem(key, address, &error)] })
 }
 
 /// The tasks of the process by name.
@@ -123,6 +128,8 @@ impl Tasks {
         let result = tokio::select! {
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
+            // The end of `up`, which started this process.
+            () = shutdown.cancelled() => Ok(()),
             Some(ended) = self.set.join_next() => match ended {
                 Ok((name, Ok(()))) => Err(anyhow!("the task \"{name}\" ended by itself")),
                 Ok((name, Err(error))) => Err(error.context(format!("the task \"{name}\" failed"))),

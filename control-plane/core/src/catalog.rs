@@ -114,6 +114,17 @@ impl Catalog {
         }
     }
 
+    /// Every container with its key, in order.
+    pub fn entries(&self) -> impl Iterator<Item = (&ContainerKey, &Discovered)> {
+        self.containers.iter()
+    }
+
+    /// What is wrong with a provider itself.
+    #[must_use]
+    pub fn provider_problems(&self, provider: &ProviderName) -> &[Problem] {
+        self.problems.get(provider).map_or(&[], Vec::as_slice)
+    }
+
     /// Every container, by provider and id.
     pub fn containers(&self) -> impl Iterator<Item = &Discovered> {
         self.containers.values()

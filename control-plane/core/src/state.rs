@@ -25,6 +25,8 @@ pub struct State {
     claims: Claims,
     verdicts: BTreeMap<InstanceId, Verdict>,
     reported: BTreeMap<&'static str, Vec<Problem>>,
+    /// When each provider was last heard of; `None`: never.
+    heard: BTreeMap<ProviderName, Option<Timestamp>>,
     views: BTreeMap<ServiceName, ServiceView>,
     dirty: BTreeSet<ServiceName>,
     edge_dirty: bool,
@@ -90,8 +92,10 @@ impl State {
     /// The state at start: nothing known, and `required` providers awaited.
     #[must_use]
     pub fn new(config: Config, required: impl IntoIterator<Item = ProviderName>, filter_generation: u64) -> Self {
+        let required: BTreeSet<ProviderName> = required.into_iter().collect();
         Self {
             config,
+            heard: required.iter().map(|provider| (provider.clone(), None)).collect(),
             catalog: Catalog::default(),
             claims: Claims::default(),
             verdicts: BTreeMap::new(),
@@ -100,7 +104,7 @@ impl State {
             dirty: BTreeSet::new(),
             edge_dirty: true,
             filter_generation,
-            sync: Sync::Discovering(required.into_iter().collect()),
+            sync: Sync::Discovering(required),
         }
     }
 
@@ -124,6 +128,10 @@ impl State {
 
     fn discovered(&mut self, provider: &ProviderName, update: Update, now: Timestamp) -> Vec<ProbeChange> {
         let is_reset = matches!(update, Update::Reset(_));
+        // A provider's complaint says that it lives, not that its source does.
+        if !matches!(update, Update::Problems(_)) {
+            self.heard.insert(provider.clone(), Some(now));
+        }
         let Touched { services, watch, forget, any: _ } = self.catalog.apply(provider, update);
         self.dirty.extend(services);
         for id in &forget {
@@ -242,6 +250,11 @@ impl State {
             Sync::Checking { deadline, .. } => Some(*deadline),
             Sync::Discovering(_) | Sync::Synced => None,
         }
+    }
+
+    /// The providers, and when each was last heard of; `None`: never.
+    pub fn providers(&self) -> impl Iterator<Item = (&ProviderName, Option<Timestamp>)> {
+        self.heard.iter().map(|(provider, at)| (provider, *at))
     }
 
     /// The configuration in force.

@@ -30,21 +30,21 @@ impl DockerStats {
     /// Registers everything under full names (`tidegate_docker_…`): the registry must have no prefix.
     pub fn register(&self, registry: &mut Registry) {
         let counters = [
-            ("tidegate_docker_events", "Docker events read", &self.events),
-            ("tidegate_docker_inspects", "Containers inspected", &self.inspects),
-            ("tidegate_docker_lists", "Full lists of containers", &self.lists),
-            ("tidegate_docker_reconnects", "Connections to the engine after the first", &self.reconnects),
-            ("tidegate_docker_drift_repaired", "Changes found by a list that no event had told", &self.drift),
+            ("docker_events", "Docker events read", &self.events),
+            ("docker_inspects", "Containers inspected", &self.inspects),
+            ("docker_lists", "Full lists of containers", &self.lists),
+            ("docker_reconnects", "Connections to the engine after the first", &self.reconnects),
+            ("docker_drift_repaired", "Changes found by a list that no event had told", &self.drift),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
         registry.register(
-            "tidegate_docker_last_answer_timestamp_seconds",
+            "docker_last_answer_timestamp_seconds",
             "When the Docker engine last answered",
             self.answered.clone(),
         );
-        registry.register("tidegate_docker_containers", "Containers known, enabled or not", self.containers.clone());
+        registry.register("docker_containers", "Containers known, enabled or not", self.containers.clone());
     }
 
     pub(super) fn answered(&self, now: Timestamp) {

@@ -1,0 +1,293 @@
+//! The stages that the state knows, one function each.
+
+use super::StageState::{Failed, Passed, Pending, Unknown};
+use super::{Part, Stage};
+use crate::config::percent;
+use crate::instance::{CheckKind, Discovered, DockerHealth, Instance, Membership, Phase};
+use crate::rollout::{Split, canary_buckets};
+use crate::service::{InstanceView, ServiceView};
+use crate::{Code, Problem, ServiceName, State, VersionName};
+
+/// The stages of a service.
+pub(super) fn service(state: &State, name: &ServiceName) -> Part {
+    let subject = format!("service {name}");
+    let members = state.catalog().members(name);
+    let discovered = Stage::new(
+        "discovered",
+        Passed,
+        members.iter().map(|(container, _)| container.hint.at).min(),
+        format!("{} container(s) belong to it", members.len()),
+    );
+    let Some(view) = state.service(name) else {
+        let stages = vec![discovered, not_settled(state)];
+        return Part { subject, service: Some(name.to_string()), version: None, outcome: String::new(), stages };
+    };
+    Part {
+        subject,
+        service: Some(name.to_string()),
+        version: None,
+        outcome: format!("is reached at {}", places(view)),
+        stages: vec![discovered, host(view), split(view), ready(view)],
+    }
+}
+
+/// The stages of a container, as a member of a service if it is one.
+pub(super) fn container(state: &State, container: &Discovered, membership: Option<&Membership>) -> Part {
+    let view = membership.and_then(|membership| state.service(&membership.service));
+    let mut stages = vec![discovered(container), enabled(container), labels(container)];
+    if let Some(membership) = membership {
+        stages.push(member(container, membership, view));
+    }
+    let instance = membership.and_then(|m| container.instances.iter().find(|i| i.service == m.service));
+    let judged = instance.and_then(|instance| find(view?, instance));
+    stages.extend([address(container, instance), running(container), healthcheck(container), check(instance, judged)]);
+    let mut outcome = String::new();
+    match (membership, view) {
+        (Some(membership), Some(view)) => {
+            stages.extend([share(view, &membership.version), host(view)]);
+            let weight = percent(view.split.weight(&membership.version));
+            outcome = format!("is one of those that serve {weight} of `{}` at {}", view.name, places(view));
+        }
+        (Some(_), None) => stages.push(not_settled(state)),
+        (None, _) => {}
+    }
+    Part {
+        subject: container.subject(),
+        service: membership.map(|membership| membership.service.to_string()),
+        version: membership.map(|membership| membership.version.to_string()),
+        outcome,
+        stages,
+    }
+}
+
+fn discovered(container: &Discovered) -> Stage {
+    let hint = &container.hint;
+    let found = match hint.action.as_str() {
+        "list" => "found when listing".to_owned(),
+        "resync" => "found when listing again".to_owned(),
+        event => format!("event `{event}`"),
+    };
+    let took = container.observed_at.since(hint.at).as_millis();
+    Stage::new("discovered", Passed, Some(hint.at), format!("{found}; its facts were read {took} ms later"))
+}
+
+fn enabled(container: &Discovered) -> Stage {
+    if container.enabled {
+        return Stage::new("enabled", Passed, Some(container.observed_at), "it has the label `tidegate.enable=true`");
+    }
+    let reason = container.problems.first().map_or("it is not enabled", |problem| problem.reason.as_str());
+    let cure = "create it with the label `tidegate.enable=true` to have it routed";
+    Stage::new("enabled", Failed, Some(container.observed_at), format!("{reason}; {cure}"))
+}
+
+fn labels(container: &Discovered) -> Stage {
+    let at = Some(container.observed_at);
+    let wrong = [Code::InvalidLabel, Code::UnknownLabel, Code::LabelLimit];
+    match said(container, &wrong) {
+        Some(reasons) => Stage::new("labels", Failed, at, reasons),
+        None if container.enabled => Stage::new("labels", Passed, at, "they are all understood"),
+        None => Stage::new("labels", Unknown, None, "they are not read while it is not enabled"),
+    }
+}
+
+fn member(container: &Discovered, membership: &Membership, view: Option<&ServiceView>) -> Stage {
+    let subject = container.subject();
+    let dispute = view
+        .into_iter()
+        .flat_map(|view| &view.problems)
+        .find(|problem| problem.code == Code::Disagreement && problem.subject == subject);
+    match dispute {
+        Some(problem) => Stage::new("service", Failed, Some(container.observed_at), told(problem)),
+        None => Stage::new(
+            "service",
+            Passed,
+            Some(container.observed_at),
+            format!("version `{}` of the service `{}`", membership.version, membership.service),
+        ),
+    }
+}
+
+fn address(container: &Discovered, instance: Option<&Instance>) -> Stage {
+    let unclear = [Code::UnclearPort, Code::AmbiguousNetwork, Code::NoAddress];
+    if let Some(reasons) = said(container, &unclear) {
+        return Stage::new("address", Failed, Some(container.observed_at), reasons);
+    }
+    match instance {
+        Some(instance) => {
+            let detail = format!("{} on the network `{}`", instance.id.address, instance.id.network);
+            Stage::new("address", Passed, Some(container.observed_at), detail)
+        }
+        None => {
+            Stage::new("address", Unknown, None, "no address is chosen while an earlier stage fails or it does not run")
+        }
+    }
+}
+
+fn running(container: &Discovered) -> Stage {
+    let at = Some(container.observed_at);
+    match (&container.phase, container.terminating) {
+        (Phase::Running, None) => Stage::new("running", Passed, at, "Docker says that it is running"),
+        (Phase::Running, Some(until)) => {
+            let left = until.since(container.observed_at).as_secs();
+            Stage::new("running", Failed, at, format!("it was told to stop, and is given up after {left} s at most"))
+        }
+        (phase @ (Phase::Restarting | Phase::Created), _) => {
+            Stage::new("running", Pending, at, format!("it is {phase}"))
+        }
+        (phase, _) => Stage::new("running", Failed, at, format!("it is {phase}")),
+    }
+}
+
+fn healthcheck(container: &Discovered) -> Stage {
+    let at = Some(container.observed_at);
+    match container.health {
+        None => Stage::new("healthcheck", Passed, None, "the container has no Docker HEALTHCHECK"),
+        Some(_) if container.phase != Phase::Running => {
+            Stage::new("healthcheck", Unknown, None, "Docker checks only what runs")
+        }
+        Some(DockerHealth::Healthy) => Stage::new("healthcheck", Passed, at, "Docker says healthy"),
+        Some(DockerHealth::Starting) => Stage::new("healthcheck", Pending, at, "it has not passed yet"),
+        Some(DockerHealth::Unhealthy) => Stage::new("healthcheck", Failed, at, "Docker says unhealthy"),
+    }
+}
+
+fn check(instance: Option<&Instance>, judged: Option<&InstanceView>) -> Stage {
+    let Some(instance) = instance else {
+        return Stage::new("check", Unknown, None, "there is no address to check");
+    };
+    let what = match &instance.check.kind {
+        CheckKind::Tcp => format!("TCP connection to {}", instance.id.address),
+        CheckKind::Http { path } => format!("GET http://{}{path}", instance.id.address),
+        CheckKind::Docker => return Stage::new("check", Passed, None, "Docker's HEALTHCHECK alone decides"),
+        CheckKind::None => return Stage::new("check", Passed, None, "the labels ask for no check"),
+    };
+    let Some(judged) = judged else {
+        return Stage::new("check", Unknown, None, format!("{what}: an earlier stage hides its verdict"));
+    };
+    match &judged.verdict {
+        None => Stage::new("check", Pending, None, format!("{what}: none has ended yet")),
+        Some(verdict) => {
+            let after = verdict.since.since(judged.first_seen).as_millis();
+            let state = if verdict.passing { Passed } else { Failed };
+            let detail = format!("{what}: {} ({after} ms after the container was first seen)", verdict.detail);
+            Stage::new("check", state, Some(verdict.since), detail)
+        }
+    }
+}
+
+/// The share of one version.
+fn share(view: &ServiceView, version: &VersionName) -> Stage {
+    let weight = view.split.weight(version);
+    let share = percent(weight);
+    let detail = match &view.split {
+        Split::Single { version: only } if only == version => "it is the only version with traffic: 100 %".to_owned(),
+        Split::Pool { weights } if weights.contains_key(version) => {
+            format!("{share}, by its number of ready instances among {} versions", weights.len())
+        }
+        Split::Rollout { canary, .. } if canary.version == *version => {
+            let buckets = canary_buckets(canary);
+            format!("it is the canary with {share}: buckets [{}, {})", buckets.start, buckets.end)
+        }
+        Split::Rollout { stable, canary, .. } if stable == version => {
+            format!("it is the stable version with {share}: buckets [0, {})", canary_buckets(canary).start)
+        }
+        Split::Single { .. } | Split::Pool { .. } | Split::Rollout { .. } => {
+            let named = view.split.versions().iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" and ");
+            format!("version `{version}` gets no traffic: the configuration sends all of it to {named}")
+        }
+    };
+    let state = if weight > 0 { Passed } else { Failed };
+    Stage::new("split", state, None, detail)
+}
+
+/// How a service's traffic is split.
+fn split(view: &ServiceView) -> Stage {
+    let shares: Vec<String> = view
+        .split
+        .versions()
+        .into_iter()
+        .map(|version| format!("{version} {}", percent(view.split.weight(version))))
+        .collect();
+    let kind = match &view.split {
+        Split::Single { .. } => "one version".to_owned(),
+        Split::Pool { .. } => "a pool, by ready instances".to_owned(),
+        Split::Rollout { canary, .. } => {
+            let buckets = canary_buckets(canary);
+            format!("a rollout, the canary has the buckets [{}, {})", buckets.start, buckets.end)
+        }
+    };
+    let unknown = view.problems.iter().find(|problem| problem.code == Code::UnknownReference);
+    match unknown {
+        Some(problem) => {
+            Stage::new("split", Passed, None, format!("{} ({kind}), but {}", shares.join(", "), problem.reason))
+        }
+        None => Stage::new("split", Passed, None, format!("{} ({kind})", shares.join(", "))),
+    }
+}
+
+/// Whether a route at the edge leads to the service.
+fn host(view: &ServiceView) -> Stage {
+    let lost = view.problems.iter().find(|problem| matches!(problem.code, Code::HostClaimed | Code::NoHost));
+    match (view.hosts.is_empty(), lost) {
+        (true, Some(problem)) => Stage::new("host", Failed, None, told(problem)),
+        (true, None) => Stage::new("host", Failed, None, "no host is its own"),
+        (false, Some(problem)) => Stage::new("host", Passed, None, format!("{}, but {}", places(view), problem.reason)),
+        (false, None) => Stage::new("host", Passed, None, format!("{} is its own", places(view))),
+    }
+}
+
+fn ready(view: &ServiceView) -> Stage {
+    let named = view.split.versions();
+    let instances = || named.iter().filter_map(|version| view.versions.get(*version)).flat_map(|v| &v.instances);
+    let (serving, total) = (instances().filter(|instance| instance.is_serving()).count(), instances().count());
+    if let Some(since) = instances().filter(|instance| instance.is_serving()).map(|instance| instance.since).min() {
+        return Stage::new("ready", Passed, Some(since), format!("{serving} of {total} instance(s) ready"));
+    }
+    match instances().next() {
+        Some(first) => {
+            let reason = if first.terminating.is_some() {
+                "it was told to stop".to_owned()
+            } else {
+                first.readiness.to_string()
+            };
+            let detail = format!("0 of {total} instance(s) ready; `{}`: {reason}", first.container);
+            Stage::new("ready", Failed, Some(first.since), detail)
+        }
+        None => Stage::new("ready", Failed, None, "no container of the versions that get traffic is running"),
+    }
+}
+
+fn not_settled(state: &State) -> Stage {
+    let detail = state.awaiting().map_or_else(
+        || "this was found a moment ago".to_owned(),
+        |awaited| format!("nothing is decided before {awaited}"),
+    );
+    Stage::new("settled", Pending, None, detail)
+}
+
+fn find<'a>(view: &'a ServiceView, instance: &Instance) -> Option<&'a InstanceView> {
+    view.versions.get(&instance.version)?.instances.iter().find(|judged| judged.id == instance.id)
+}
+
+/// Where clients reach a service.
+fn places(view: &ServiceView) -> String {
+    if view.hosts.is_empty() {
+        return "no host".to_owned();
+    }
+    let path = if view.path == "/" { "" } else { view.path.as_str() };
+    view.hosts.iter().map(|host| format!("`{host}{path}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The reasons of a container's problems of these kinds.
+fn said(container: &Discovered, codes: &[Code]) -> Option<String> {
+    let reasons: Vec<String> =
+        container.problems.iter().filter(|problem| codes.contains(&problem.code)).map(told).collect();
+    (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+fn told(problem: &Problem) -> String {
+    if problem.cure.is_empty() {
+        return format!("{} [{}]", problem.reason, problem.code);
+    }
+    format!("{} [{}]: {}", problem.reason, problem.code, problem.cure)
+}

@@ -1,0 +1,49 @@
+//! Which service or container is meant.
+
+use super::SubjectError;
+use crate::instance::Discovered;
+use crate::problem::printable;
+use crate::{ServiceName, State, suggest};
+
+/// Longer words are no names; they are not compared with every name there is.
+const MAX_SUBJECT: usize = 256;
+
+pub(super) enum Found<'a> {
+    Service(ServiceName),
+    Container(&'a Discovered),
+}
+
+/// A service by its name; else a container by its name, its id, or the beginning of its id.
+pub(super) fn find<'a>(state: &'a State, subject: &str) -> Result<Found<'a>, SubjectError> {
+    if let Ok(name) = ServiceName::new(subject)
+        && !state.catalog().members(&name).is_empty()
+    {
+        return Ok(Found::Service(name));
+    }
+    if let Some(named) = state.catalog().containers().find(|container| container.name == subject) {
+        return Ok(Found::Container(named));
+    }
+    let begun: Vec<&Discovered> = state
+        .catalog()
+        .containers()
+        .filter(|container| !subject.is_empty() && container.id.starts_with(subject))
+        .collect();
+    match begun.as_slice() {
+        [only] => Ok(Found::Container(only)),
+        [] => Err(unknown(state, subject)),
+        several => Err(SubjectError::Ambiguous {
+            subject: printable(subject),
+            candidates: several.iter().map(|container| container.subject()).collect(),
+        }),
+    }
+}
+
+fn unknown(state: &State, subject: &str) -> SubjectError {
+    let subject: String = subject.chars().take(MAX_SUBJECT).collect();
+    let services = state.catalog().services().map(ServiceName::as_str);
+    let containers = state.catalog().containers().map(|container| container.name.as_str());
+    let cure = suggest::did_you_mean(&subject, services.chain(containers), || {
+        "`tidegate ps` lists the services, `docker ps` the containers".to_owned()
+    });
+    SubjectError::Unknown { subject: printable(&subject), cure }
+}

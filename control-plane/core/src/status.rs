@@ -1,0 +1,432 @@
+//! What the API says and every screen shows: plain values with stable names, made from the state by [`Status::of`]. They are a
+//! contract (`tidegate/v1`): keys may be added, never renamed. Times are milliseconds since the Unix epoch, weights are basis
+//! points. Nothing here is a guess: what an edge has *accepted* is not said to be in effect.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::rollout::Split;
+use crate::service::{InstanceView, ServiceView, VersionView};
+use crate::{Problem, Severity, State, Timestamp, VersionName, rollout};
+
+/// The version of every JSON document of the API.
+pub const API_VERSION: &str = "tidegate/v1";
+
+/// Everything on one screen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// [`API_VERSION`].
+    pub api_version: String,
+    /// When this was looked at.
+    pub at: Timestamp,
+    /// Whether the first full picture was published.
+    pub synced: bool,
+    /// What the first picture still waits for.
+    pub awaiting: Option<String>,
+    /// The sources of instances.
+    pub providers: Vec<ProviderStatus>,
+    /// The Envoys that are connected.
+    pub edges: Vec<EdgeStatus>,
+    /// Every service, by name.
+    pub services: Vec<ServiceStatus>,
+    /// Everything that is wrong, worst first.
+    pub problems: Vec<Problem>,
+}
+
+/// One source of instances.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProviderStatus {
+    /// Its name.
+    pub name: String,
+    /// When it last told anything; `None`: never.
+    pub last_heard: Option<Timestamp>,
+    /// Containers (or entries) that it knows.
+    pub containers: usize,
+    /// Those of them that asked to be routed.
+    pub enabled: usize,
+    /// How many problems it has itself.
+    pub problems: usize,
+}
+
+/// One connected Envoy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeStatus {
+    /// The id that its bootstrap gives it.
+    pub node: String,
+    /// Name and version of its software, as it says.
+    pub version: String,
+    /// Where it connected from.
+    pub peer: Option<String>,
+    /// When it connected.
+    pub connected_at: Timestamp,
+    /// Whether it has accepted all that is published and concerns it.
+    pub synced: bool,
+    /// How far it is with each kind of resource that it wants.
+    pub types: Vec<EdgeType>,
+}
+
+/// How far an edge is with one kind of resource.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeType {
+    /// `CDS`, `EDS`, `LDS`, `RDS`, `ECDS`, `RTDS`.
+    pub kind: String,
+    /// How far it is.
+    pub state: EdgeState,
+    /// What it refused, in its own words.
+    pub rejected: Vec<EdgeRejection>,
+}
+
+/// How far an edge is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EdgeState {
+    /// It has accepted all that is published.
+    Synced,
+    /// Something newer is on its way.
+    Stale,
+    /// It refused something.
+    Rejected,
+    /// It does not want this kind.
+    Unwanted,
+}
+
+/// A resource that an edge refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeRejection {
+    /// The resource.
+    pub name: String,
+    /// The edge's own words.
+    pub message: String,
+    /// When it refused.
+    pub at: Timestamp,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: String,
+    /// The hosts that are its own.
+    pub hosts: Vec<String>,
+    /// Path prefix.
+    pub path: String,
+    /// `single`, `pool` or `rollout`.
+    pub split: String,
+    /// Instances that get new requests.
+    pub ready: u32,
+    /// Instances.
+    pub total: u32,
+    /// Its versions, by name.
+    pub versions: Vec<VersionStatus>,
+    /// How many problems it has.
+    pub problems: usize,
+}
+
+/// One version of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VersionStatus {
+    /// Its name.
+    pub name: String,
+    /// Its part in the split.
+    pub role: Role,
+    /// Its share in basis points.
+    pub weight: u32,
+    /// Instances that get new requests.
+    pub ready: u32,
+    /// Instances.
+    pub total: u32,
+    /// The instances themselves; left out of a summary.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instances: Vec<InstanceStatus>,
+}
+
+/// The part of a version in the split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Role {
+    /// The only one.
+    Single,
+    /// One of several that share by their ready instances.
+    Pool,
+    /// Gets what the canary does not.
+    Stable,
+    /// Under trial.
+    Canary,
+    /// The configuration gives it nothing.
+    Unrouted,
+}
+
+/// One instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceStatus {
+    /// The container's name.
+    pub container: String,
+    /// The container's id, twelve characters.
+    pub id: String,
+    /// Where it listens.
+    pub address: String,
+    /// The network on which that holds.
+    pub network: String,
+    /// What it is.
+    pub state: InstanceState,
+    /// Why.
+    pub reason: String,
+    /// Since when it is ready, or is not.
+    pub since: Timestamp,
+}
+
+/// What an instance is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum InstanceState {
+    /// It gets new requests.
+    Ready,
+    /// It gets none.
+    NotReady,
+    /// It was told to stop: requests in flight may end.
+    Terminating,
+}
+
+/// All services, with their instances.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Services {
+    /// [`API_VERSION`].
+    pub api_version: String,
+    /// When this was looked at.
+    pub at: Timestamp,
+    /// Every service, by name.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// The rollouts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Canaries {
+    /// [`API_VERSION`].
+    pub api_version: String,
+    /// When this was looked at.
+    pub at: Timestamp,
+    /// Every service with a canary, by name.
+    pub canaries: Vec<CanaryStatus>,
+}
+
+/// One rollout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CanaryStatus {
+    /// The service.
+    pub service: String,
+    /// The stable version.
+    pub stable: VersionStatus,
+    /// The canary.
+    pub canary: VersionStatus,
+    /// The canary's buckets, `[from, to)` of 10,000.
+    pub buckets: [u32; 2],
+    /// What a client's key is taken from, in order of preference; empty: the split is not sticky.
+    pub affinity: Vec<String>,
+    /// Whether the stable version has no instance at all.
+    pub stable_gone: bool,
+    /// Which edges have accepted the weight.
+    pub edges: Vec<EdgeAcceptance>,
+}
+
+/// Whether an edge has accepted something.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeAcceptance {
+    /// The edge's node id.
+    pub node: String,
+    /// `notSent`, `sent`, `accepted` or `rejected`.
+    pub state: AcceptanceState,
+    /// When it answered.
+    pub at: Option<Timestamp>,
+    /// What it said, when it refused.
+    pub message: Option<String>,
+}
+
+/// How far one edge is with one resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AcceptanceState {
+    /// Not sent yet.
+    NotSent,
+    /// Sent, not answered.
+    Sent,
+    /// Acknowledged, which is not "in effect".
+    Accepted,
+    /// Refused.
+    Rejected,
+}
+
+impl Status {
+    /// The state as of `now`, with the edges that the caller sees connected.
+    #[must_use]
+    pub fn of(state: &State, edges: Vec<EdgeStatus>, now: Timestamp) -> Self {
+        Self {
+            api_version: API_VERSION.to_owned(),
+            at: now,
+            synced: state.is_synced(),
+            awaiting: state.awaiting(),
+            providers: providers(state),
+            edges,
+            services: state.services().map(|view| ServiceStatus::of(view, false)).collect(),
+            problems: state.problems(),
+        }
+    }
+
+    /// Whether something is wrong that its owner has to mend.
+    #[must_use]
+    pub fn has_errors(&self) -> bool {
+        self.problems.iter().any(|problem| problem.severity == Severity::Error)
+    }
+}
+
+impl Services {
+    /// Every service with its instances, as of `now`.
+    #[must_use]
+    pub fn of(state: &State, now: Timestamp) -> Self {
+        let services = state.services().map(|view| ServiceStatus::of(view, true)).collect();
+        Self { api_version: API_VERSION.to_owned(), at: now, services }
+    }
+}
+
+impl Canaries {
+    /// Every rollout as of `now`; whoever knows the edges fills in what they accepted.
+    #[must_use]
+    pub fn of(state: &State, now: Timestamp) -> Self {
+        let canaries = state.services().filter_map(CanaryStatus::of).collect();
+        Self { api_version: API_VERSION.to_owned(), at: now, canaries }
+    }
+}
+
+impl CanaryStatus {
+    fn of(view: &ServiceView) -> Option<Self> {
+        let Split::Rollout { stable, canary, stable_gone } = &view.split else { return None };
+        let buckets = rollout::canary_buckets(canary);
+        let version = |name: &VersionName| {
+            let empty = VersionView::default();
+            VersionStatus::of(view, name, view.versions.get(name).unwrap_or(&empty), true)
+        };
+        Some(Self {
+            service: view.name.to_string(),
+            stable: version(stable),
+            canary: version(&canary.version),
+            buckets: [buckets.start, buckets.end],
+            affinity: canary.hash_on.iter().map(key_source).collect(),
+            stable_gone: *stable_gone,
+            edges: Vec::new(),
+        })
+    }
+}
+
+impl ServiceStatus {
+    /// One service; `instances` says whether to list them.
+    #[must_use]
+    pub fn of(view: &ServiceView, instances: bool) -> Self {
+        // A declared version without containers is part of the split all the same.
+        let empty = VersionView::default();
+        let mut versions: BTreeMap<&VersionName, &VersionView> = view.versions.iter().collect();
+        for name in view.split.versions() {
+            versions.entry(name).or_insert(&empty);
+        }
+        let versions: Vec<VersionStatus> =
+            versions.into_iter().map(|(name, version)| VersionStatus::of(view, name, version, instances)).collect();
+        Self {
+            name: view.name.to_string(),
+            hosts: view.hosts.clone(),
+            path: view.path.clone(),
+            split: match view.split {
+                Split::Single { .. } => "single",
+                Split::Pool { .. } => "pool",
+                Split::Rollout { .. } => "rollout",
+            }
+            .to_owned(),
+            ready: versions.iter().map(|version| version.ready).sum(),
+            total: versions.iter().map(|version| version.total).sum(),
+            versions,
+            problems: view.problems.len(),
+        }
+    }
+}
+
+impl VersionStatus {
+    fn of(view: &ServiceView, name: &VersionName, version: &VersionView, instances: bool) -> Self {
+        let census = version.census();
+        let instances = if instances { version.instances.iter().map(InstanceStatus::of).collect() } else { Vec::new() };
+        Self {
+            name: name.to_string(),
+            role: role(&view.split, name),
+            weight: view.split.weight(name),
+            ready: census.ready,
+            total: census.instances,
+            instances,
+        }
+    }
+}
+
+impl InstanceStatus {
+    fn of(view: &InstanceView) -> Self {
+        let state = match (view.terminating, view.readiness.is_ready()) {
+            (Some(_), _) => InstanceState::Terminating,
+            (None, true) => InstanceState::Ready,
+            (None, false) => InstanceState::NotReady,
+        };
+        Self {
+            container: view.container.clone(),
+            id: view.id.short().to_owned(),
+            address: view.id.address.to_string(),
+            network: view.id.network.clone(),
+            state,
+            reason: view.readiness.to_string(),
+            since: view.since,
+        }
+    }
+}
+
+fn role(split: &Split, version: &VersionName) -> Role {
+    match split {
+        Split::Single { version: only } if only == version => Role::Single,
+        Split::Pool { weights } if weights.contains_key(version) => Role::Pool,
+        Split::Rollout { stable, .. } if stable == version => Role::Stable,
+        Split::Rollout { canary, .. } if canary.version == *version => Role::Canary,
+        Split::Single { .. } | Split::Pool { .. } | Split::Rollout { .. } => Role::Unrouted,
+    }
+}
+
+fn providers(state: &State) -> Vec<ProviderStatus> {
+    let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for (key, container) in state.catalog().entries() {
+        let (containers, enabled) = counts.entry(key.provider.as_str()).or_default();
+        *containers += 1;
+        *enabled += usize::from(container.enabled);
+    }
+    state
+        .providers()
+        .map(|(name, last_heard)| {
+            let (containers, enabled) = counts.get(name.as_str()).copied().unwrap_or_default();
+            let problems = state.catalog().provider_problems(name).len();
+            ProviderStatus { name: name.to_string(), last_heard, containers, enabled, problems }
+        })
+        .collect()
+}
+
+/// A source of a client's key, as people write it.
+fn key_source(source: &crate::config::HashOn) -> String {
+    match source {
+        crate::config::HashOn::Header(name) => format!("header {name}"),
+        crate::config::HashOn::SourceIp => "source IP".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! The stages of an explanation that the state does not know: whether it was committed, and what the edges said of it.
+
+use std::collections::BTreeMap;
+
+use tidegate_core::Timestamp;
+use tidegate_core::explain::StageState::{Failed, Passed, Pending};
+use tidegate_core::explain::{Explanation, Part, Stage};
+use tidegate_core::status::{AcceptanceState, EdgeAcceptance};
+use tidegate_xds::ResourceType;
+
+use crate::reconcile::{Look, Publication};
+
+/// Edges named in one stage; more are counted.
+const NAMED: usize = 8;
+
+/// What has to be asked about the parts of an explanation, taken from the state while it was at hand.
+pub(super) struct Edge {
+    listeners: Vec<String>,
+    awaiting: Option<String>,
+    services: BTreeMap<String, Service>,
+}
+
+struct Service {
+    published: Option<Publication>,
+    /// The version has instances in the split, and so an EDS cluster that matters.
+    several_versions: bool,
+    has_route: bool,
+}
+
+impl Edge {
+    pub(super) fn of(look: &Look<'_>, explanation: &Explanation) -> Self {
+        let services = explanation.parts.iter().filter_map(|part| {
+            let name = tidegate_core::ServiceName::new(part.service.as_deref()?).ok()?;
+            let view = look.state.service(&name)?;
+            let service = Service {
+                published: look.published.get(&name).copied(),
+                several_versions: view.split.versions().len() > 1,
+                has_route: !view.hosts.is_empty(),
+            };
+            Some((name.to_string(), service))
+        });
+        Self {
+            listeners: look.state.config().edge.listeners.iter().map(|listener| listener.name.clone()).collect(),
+            awaiting: look.state.awaiting(),
+            services: services.collect(),
+        }
+    }
+}
+
+/// Adds the stages, and concludes anew.
+pub(super) fn complete(
+    explanation: &mut Explanation,
+    edge: &Edge,
+    acceptance: impl Fn(ResourceType, &str) -> Vec<EdgeAcceptance>,
+) {
+    for part in &mut explanation.parts {
+        let Some(service) = part.service.as_deref().and_then(|name| edge.services.get(name)) else { continue };
+        part.push(committed(edge, service));
+        if service.published.is_none() {
+            continue;
+        }
+        for stage in accepted(part, edge, service, &acceptance) {
+            part.push(stage);
+        }
+    }
+    explanation.conclude();
+}
+
+fn committed(edge: &Edge, service: &Service) -> Stage {
+    match (service.published, &edge.awaiting) {
+        (Some(Publication { sequence, at }), _) => {
+            Stage::new("committed", Passed, Some(at), format!("published for the edges with change {sequence}"))
+        }
+        (None, Some(awaited)) => {
+            Stage::new("committed", Pending, None, format!("nothing is published before {awaited}"))
+        }
+        (None, None) => Stage::new("committed", Pending, None, "it is published with the next round"),
+    }
+}
+
+fn accepted(
+    part: &Part,
+    edge: &Edge,
+    service: &Service,
+    acceptance: impl Fn(ResourceType, &str) -> Vec<EdgeAcceptance>,
+) -> Vec<Stage> {
+    let mut stages = Vec::new();
+    if let Some(cluster) = part.cluster() {
+        stages.push(stage("endpoints", &acceptance(ResourceType::Endpoint, &cluster)));
+    }
+    if service.several_versions {
+        let weights = acceptance(ResourceType::Runtime, tidegate_core::compile::TIDEGATE);
+        stages.push(stage("weights", &weights));
+    }
+    if service.has_route {
+        for listener in &edge.listeners {
+            let name = if edge.listeners.len() == 1 { "routes".to_owned() } else { format!("routes of {listener}") };
+            stages.push(stage(&name, &acceptance(ResourceType::Route, listener)));
+        }
+    }
+    stages
+}
+
+/// What the edges said of one resource. One refusal fails it; else one that has not answered keeps it pending.
+fn stage(name: &str, edges: &[EdgeAcceptance]) -> Stage {
+    let named = |edges: &[&EdgeAcceptance]| {
+        let names = edges.iter().take(NAMED).map(|edge| format!("`{}`", edge.node)).collect::<Vec<_>>().join(", ");
+        if edges.len() > NAMED { format!("{names} and {} more", edges.len() - NAMED) } else { names }
+    };
+    let those = |state: AcceptanceState| edges.iter().filter(|edge| edge.state == state).collect::<Vec<_>>();
+    if edges.is_empty() {
+        return Stage::new(name, Failed, None, "no Envoy is connected");
+    }
+    if let Some(first) = those(AcceptanceState::Rejected).first() {
+        let words = first.message.as_deref().unwrap_or_default();
+        return Stage::new(name, Failed, first.at, format!("edge `{}` refused them: {words}", first.node));
+    }
+    let sent = those(AcceptanceState::Sent);
+    if !sent.is_empty() {
+        return Stage::new(name, Pending, None, format!("sent to {}, which has not answered yet", named(&sent)));
+    }
+    let not_sent = those(AcceptanceState::NotSent);
+    if !not_sent.is_empty() {
+        return Stage::new(
+            name,
+            Pending,
+            None,
+            format!("not sent to {} yet, which has not asked for them", named(&not_sent)),
+        );
+    }
+    let last: Option<Timestamp> = edges.iter().filter_map(|edge| edge.at).max();
+    let all = named(&edges.iter().collect::<Vec<_>>());
+    Stage::new(name, Passed, last, format!("accepted by {all} (acknowledged, which is not yet in effect)"))
+}

@@ -1,0 +1,202 @@
+//! The command line. Results go to standard output, messages to standard error; the exit code says what was found: 0 all is well,
+//! 1 a problem, 2 wrong usage, 3 nobody to ask. What is shown comes from the API and is drawn here; `-o json` prints the API's own
+//! words.
+
+mod ask;
+mod canary;
+mod draw;
+mod envoy;
+mod explain;
+mod moment;
+mod start;
+mod status;
+mod validate;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use self::ask::Api;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Well = 0,
+    ProblemFound = 1,
+    /// What clap, too, ends with.
+    WrongUsage = 2,
+    Unreachable = 3,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(outcome as u8)
+    }
+}
+
+/// The Docker control plane for Envoy.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, max_term_width = 100, disable_help_subcommand = true)]
+struct Cli {
+    /// The control plane to ask
+    #[arg(long, global = true, env = "TIDEGATE_API", default_value = "http://127.0.0.1:18001", value_name = "URL")]
+    api: Api,
+    /// How results are printed
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people
+    #[default]
+    Table,
+    /// For programs: stable, versioned JSON
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the control plane
+    Run(RunArgs),
+    /// Runs the control plane and an Envoy, and starts either again when it ends
+    Up(UpArgs),
+    /// Shows providers, edges, services and problems on one screen
+    Status(WatchArgs),
+    /// Lists the services
+    Ps(WatchArgs),
+    /// Says why a service or container gets traffic, or does not
+    Explain {
+        /// A service, or a container by its name or the beginning of its id
+        subject: String,
+    },
+    /// Shows the rollouts
+    #[command(subcommand)]
+    Canary(CanaryCommand),
+    /// Checks a configuration file, offline
+    Validate {
+        /// The file
+        file: PathBuf,
+    },
+    /// What concerns Envoy itself
+    #[command(subcommand)]
+    Envoy(EnvoyCommand),
+    /// Prints the versions of tidegate and its filter
+    Version,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The configuration file [default: ./tidegate.yaml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where state is kept [default: $STATE_DIRECTORY, else ./tidegate-state]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Another build of the filter than the embedded one
+    #[arg(long, value_name = "FILE")]
+    filter_wasm: Option<PathBuf>,
+    /// How logs are written to standard error
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    log_format: LogFormat,
+    /// Started by `tidegate up`
+    #[arg(long, hide = true)]
+    supervised: bool,
+}
+
+#[derive(Debug, Args)]
+struct UpArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Envoy's binary [default: `envoy` in PATH]
+    #[arg(long, env = "TIDEGATE_ENVOY", value_name = "FILE")]
+    envoy: Option<PathBuf>,
+    /// The id by which the edge is known
+    #[arg(long, default_value = tidegate_core::bootstrap::NODE_ID, value_name = "ID")]
+    node_id: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// Lines for people
+    #[default]
+    Text,
+    /// One object a line
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+struct WatchArgs {
+    /// Shows it again every second
+    #[arg(short, long)]
+    watch: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum CanaryCommand {
+    /// Shows weights, buckets, readiness, and which edges accepted them
+    Status {
+        /// One service; else all that have a canary
+        service: Option<String>,
+        #[command(flatten)]
+        watch: WatchArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum EnvoyCommand {
+    /// Prints the bootstrap of an edge
+    Bootstrap(BootstrapArgs),
+    /// Becomes another program that ends when its parent does
+    #[command(hide = true)]
+    Exec {
+        /// The process that has to be the parent
+        #[arg(long)]
+        parent: i32,
+        /// Program and arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct BootstrapArgs {
+    /// The configuration file [default: ./tidegate.yaml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The id by which the edge is known
+    #[arg(long, default_value = tidegate_core::bootstrap::NODE_ID, value_name = "ID")]
+    node_id: String,
+    /// Where the admin interface listens: a loopback ADDRESS:PORT, or `unix:PATH` [default: `edge.admin` of the
+    /// configuration, else unix:/run/tidegate/envoy-admin.sock]
+    #[arg(long, value_name = "ADDRESS", value_parser = envoy::parse_admin)]
+    admin: Option<tidegate_core::config::Admin>,
+}
+
+/// Does what the command line says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let Cli { api, output, command } = Cli::parse();
+    let outcome = match command {
+        Command::Run(args) => start::run(args),
+        Command::Up(args) => start::up(args),
+        Command::Status(watch) => ask::shown(|| status::status(&api, output), watch.watch),
+        Command::Ps(watch) => ask::shown(|| status::ps(&api, output), watch.watch),
+        Command::Explain { subject } => ask::shown(|| explain::explain(&api, output, &subject), false),
+        Command::Canary(CanaryCommand::Status { service, watch }) => {
+            ask::shown(|| canary::status(&api, output, service.as_deref()), watch.watch)
+        }
+        Command::Validate { file } => validate::validate(&file, output),
+        Command::Envoy(EnvoyCommand::Bootstrap(args)) => envoy::bootstrap(&args, output),
+        Command::Envoy(EnvoyCommand::Exec { parent, command }) => envoy::exec(parent, &command),
+        Command::Version => start::version(output),
+    };
+    outcome.into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,68 @@
+//! `envoy bootstrap` prints what an edge starts with; `envoy exec` is how `up` starts one that does not outlive it.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use tidegate_core::bootstrap::{self, BootstrapOptions};
+use tidegate_core::config::Admin;
+
+use super::{BootstrapArgs, Outcome, Output, draw, start};
+use crate::config;
+
+/// Where the admin interface listens unless something else is said: where the systemd unit and the image have their sockets.
+const DEFAULT_ADMIN: &str = "/run/tidegate/envoy-admin.sock";
+
+pub(super) fn parse_admin(text: &str) -> Result<Admin, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        return if path.is_empty() { Err("the path is empty".to_owned()) } else { Ok(Admin::Unix(path.to_owned())) };
+    }
+    let address: SocketAddr =
+        text.parse().map_err(|_| "write a loopback address such as 127.0.0.1:9901, or unix:PATH".to_owned())?;
+    if !address.ip().is_loopback() {
+        return Err(
+            "the admin interface can shut Envoy down and asks nobody who is calling: use a loopback address".to_owned()
+        );
+    }
+    Ok(Admin::Tcp(address))
+}
+
+pub(super) fn bootstrap(args: &BootstrapArgs, output: Output) -> Outcome {
+    let config = match config::load(start::config_file(args.config.clone()).as_deref()) {
+        Ok(config) => config,
+        Err(problems) => {
+            for problem in problems {
+                draw::say(&problem.to_string());
+            }
+            return Outcome::ProblemFound;
+        }
+    };
+    let admin = args.admin.clone().or_else(|| config.edge.admin.clone());
+    let admin = admin.unwrap_or_else(|| Admin::Unix(DEFAULT_ADMIN.to_owned()));
+    let value = bootstrap::bootstrap(&config, &BootstrapOptions { node_id: args.node_id.clone(), admin });
+    match output {
+        Output::Json => draw::page(&format!("{value:#}\n"), false),
+        Output::Table => match bootstrap::to_yaml(&value) {
+            Ok(yaml) => draw::page(&yaml, false),
+            Err(error) => return draw::fail(&format!("error: {error}"), Outcome::ProblemFound),
+        },
+    }
+    Outcome::Well
+}
+
+/// Becomes another program, which the kernel ends by SIGTERM when the thread that started this process ends.
+pub(super) fn exec(parent: i32, command: &[OsString]) -> Outcome {
+    let Some((program, arguments)) = command.split_first() else { return Outcome::WrongUsage };
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::TERM)) {
+        draw::say(&format!("warning: the program will outlive a killed parent: {error}"));
+    }
+    // The parent may have ended before the line above.
+    if getppid() != Pid::from_raw(parent) {
+        return Outcome::ProblemFound;
+    }
+    let error = Command::new(program).args(arguments).exec();
+    draw::fail(&format!("error: {} cannot be executed: {error}", program.display()), Outcome::ProblemFound)
+}

@@ -1,0 +1,48 @@
+//! `explain SUBJECT`: the answer in one sentence, and the stages behind it.
+
+use tidegate_core::explain::{Explanation, Part, StageState};
+
+use super::ask::{Api, Shown, get};
+use super::draw::{Drawn, Mood, plain};
+use super::{Outcome, Output, moment};
+
+pub(super) async fn explain(api: &Api, output: Output, subject: &str) -> Shown {
+    let subject = percent_encoding::utf8_percent_encode(subject, percent_encoding::NON_ALPHANUMERIC);
+    let answer = get::<Explanation>(api, &format!("/v1/explain/{subject}")).await?;
+    let outcome = if answer.value.has_failed() { Outcome::ProblemFound } else { Outcome::Well };
+    Ok((answer.print(output, screen), outcome))
+}
+
+fn screen(explanation: &Explanation) -> String {
+    let mut text = format!("{}\n", explanation.answer);
+    for part in &explanation.parts {
+        text.push_str(&format!("\n{}\n", part.subject));
+        text.push_str(&stages(part));
+    }
+    text
+}
+
+/// The stages, with their time and how long after the first one that was.
+fn stages(part: &Part) -> String {
+    let mut table = Drawn::new(&["STAGE", "STATE", "AT", "AFTER", "DETAIL"]);
+    let first = part.stages.iter().find_map(|stage| stage.at);
+    for stage in &part.stages {
+        let mood = match stage.state {
+            StageState::Passed => Mood::Good,
+            StageState::Failed => Mood::Bad,
+            StageState::Pending | StageState::Unknown => Mood::Unsure,
+        };
+        let after = match (stage.at, first) {
+            (Some(at), Some(first)) if at >= first => format!("+{}", moment::rough(at.since(first))),
+            _ => "-".to_owned(),
+        };
+        table.row([
+            plain(&stage.name),
+            (stage.state.to_string(), mood),
+            plain(stage.at.map_or_else(|| "-".to_owned(), moment::utc)),
+            plain(after),
+            plain(&stage.detail),
+        ]);
+    }
+    table.text()
+}

@@ -1,0 +1,120 @@
+//! `status`: one screen. `ps`: the services.
+
+use tidegate_core::config::percent;
+use tidegate_core::status::{EdgeState, EdgeStatus, ServiceStatus, Status, VersionStatus};
+
+use super::ask::{Api, Shown, get};
+use super::draw::{Drawn, Mood, plain};
+use super::{Outcome, Output, moment};
+
+pub(super) async fn status(api: &Api, output: Output) -> Shown {
+    let answer = get::<Status>(api, "/v1/status").await?;
+    Ok((answer.print(output, screen), found(&answer.value)))
+}
+
+pub(super) async fn ps(api: &Api, output: Output) -> Shown {
+    // The JSON of `ps` is that of the services, with their instances.
+    if output == Output::Json {
+        let answer = get::<tidegate_core::status::Services>(api, "/v1/services").await?;
+        return Ok((answer.print(output, |_| String::new()), Outcome::Well));
+    }
+    let answer = get::<Status>(api, "/v1/status").await?;
+    Ok((answer.print(output, |seen| services(&seen.services)), Outcome::Well))
+}
+
+fn found(status: &Status) -> Outcome {
+    if status.has_errors() || !status.synced { Outcome::ProblemFound } else { Outcome::Well }
+}
+
+fn screen(seen: &Status) -> String {
+    let mut text = match &seen.awaiting {
+        None => String::new(),
+        Some(awaited) => format!("starting: waiting for {awaited}; nothing is published before\n\n"),
+    };
+    text.push_str(&providers(seen));
+    text.push('\n');
+    text.push_str(&edges(seen));
+    text.push('\n');
+    if seen.services.is_empty() {
+        text.push_str("no services: start a container with the label `tidegate.enable=true`\n");
+    } else {
+        text.push_str(&services(&seen.services));
+    }
+    text.push('\n');
+    if seen.problems.is_empty() {
+        text.push_str("no problems\n");
+    }
+    for problem in &seen.problems {
+        text.push_str(&format!("{problem}\n"));
+    }
+    text
+}
+
+fn providers(seen: &Status) -> String {
+    let mut table = Drawn::new(&["PROVIDER", "LAST HEARD", "CONTAINERS", "ENABLED", "STATE"]);
+    for provider in &seen.providers {
+        let heard = provider.last_heard.map_or_else(|| "never".to_owned(), |at| moment::ago(seen.at, at));
+        let state = match (provider.problems, provider.last_heard) {
+            (0, Some(_)) => ("ok".to_owned(), Mood::Good),
+            (0, None) => ("waiting".to_owned(), Mood::Unsure),
+            (n, _) => (format!("{n} problem(s)"), Mood::Bad),
+        };
+        table.row([
+            plain(&provider.name),
+            plain(heard),
+            plain(provider.containers.to_string()),
+            plain(provider.enabled.to_string()),
+            state,
+        ]);
+    }
+    table.text()
+}
+
+fn edges(seen: &Status) -> String {
+    if seen.edges.is_empty() {
+        return "no Envoy is connected\n".to_owned();
+    }
+    let mut table = Drawn::new(&["EDGE", "VERSION", "CONNECTED", "CDS", "EDS", "LDS", "RDS", "ECDS", "RTDS"]);
+    for edge in &seen.edges {
+        let head = [plain(&edge.node), plain(&edge.version), plain(moment::ago(seen.at, edge.connected_at))];
+        let kinds = ["CDS", "EDS", "LDS", "RDS", "ECDS", "RTDS"].map(|kind| of_kind(edge, kind));
+        table.row(head.into_iter().chain(kinds));
+    }
+    table.text()
+}
+
+fn of_kind(edge: &EdgeStatus, kind: &str) -> (String, Mood) {
+    match edge.types.iter().find(|of| of.kind == kind).map(|of| (of.state, of.rejected.len())) {
+        Some((EdgeState::Synced, _)) => ("accepted".to_owned(), Mood::Good),
+        Some((EdgeState::Stale, _)) => ("stale".to_owned(), Mood::Unsure),
+        Some((EdgeState::Rejected, n)) => (format!("{n} refused"), Mood::Bad),
+        Some((EdgeState::Unwanted, _)) | None => plain("-"),
+    }
+}
+
+fn services(services: &[ServiceStatus]) -> String {
+    let mut table = Drawn::new(&["SERVICE", "HOSTS", "READY", "VERSIONS", "PROBLEMS"]);
+    for service in services {
+        let path = if service.path == "/" { "" } else { service.path.as_str() };
+        let hosts = service.hosts.iter().map(|host| format!("{host}{path}")).collect::<Vec<_>>().join(", ");
+        let mood = match (service.ready, service.total) {
+            (0, _) => Mood::Bad,
+            (ready, total) if ready < total => Mood::Unsure,
+            _ => Mood::Good,
+        };
+        let versions = service.versions.iter().map(share).collect::<Vec<_>>().join(", ");
+        let problems = if service.problems == 0 { plain("-") } else { (service.problems.to_string(), Mood::Unsure) };
+        table.row([
+            plain(&service.name),
+            plain(if hosts.is_empty() { "-".to_owned() } else { hosts }),
+            (format!("{}/{}", service.ready, service.total), mood),
+            plain(versions),
+            problems,
+        ]);
+    }
+    table.text()
+}
+
+fn share(version: &VersionStatus) -> String {
+    format!("{} {}", version.name, percent(version.weight))
+}

@@ -1,0 +1,26 @@
+//! `validate FILE`: the checks of `run`, offline.
+
+use std::path::Path;
+
+use serde_json::json;
+use tidegate_core::status::API_VERSION;
+
+use super::{Outcome, Output, draw};
+use crate::config;
+
+pub(super) fn validate(file: &Path, output: Output) -> Outcome {
+    let problems = config::load(Some(file)).err().unwrap_or_default();
+    let outcome = if problems.is_empty() { Outcome::Well } else { Outcome::ProblemFound };
+    match output {
+        Output::Json => {
+            let result = json!({ "apiVersion": API_VERSION, "valid": problems.is_empty(), "problems": problems });
+            draw::page(&format!("{result}\n"), false);
+        }
+        Output::Table if problems.is_empty() => draw::page(&format!("{} is valid\n", file.display()), false),
+        Output::Table => {
+            let said: String = problems.iter().map(|problem| format!("{problem}\n")).collect();
+            draw::page(&said, false);
+        }
+    }
+    outcome
+}

@@ -1,0 +1,78 @@
+//! The numbers that one look at the state yields. Series are bounded: what comes after the first ten thousand is summed up as
+//! `other`.
+
+use std::collections::BTreeMap;
+
+use tidegate_core::rollout::Split;
+use tidegate_core::service::InstanceView;
+use tidegate_core::{Code, Severity, State, Timestamp};
+
+/// Series of one metric with labels of services and versions (threats T11).
+const MAX_SERIES: usize = 10_000;
+const OTHER: &str = "other";
+
+/// The state in numbers.
+#[derive(Debug, Default, PartialEq)]
+pub struct Figures {
+    pub(super) synced: bool,
+    pub(super) services: i64,
+    pub(super) containers: BTreeMap<String, i64>,
+    pub(super) provider_age: BTreeMap<String, f64>,
+    pub(super) instances: BTreeMap<(String, String, &'static str), i64>,
+    pub(super) weights: BTreeMap<(String, String), i64>,
+    pub(super) problems: BTreeMap<(Code, Severity), i64>,
+    pub(super) policy_services: i64,
+    pub(super) filter_generation: i64,
+}
+
+impl Figures {
+    /// The numbers as of `now`.
+    #[must_use]
+    pub fn of(state: &State, now: Timestamp) -> Self {
+        let mut figures = Self {
+            synced: state.is_synced(),
+            filter_generation: i64::try_from(state.filter_generation()).unwrap_or(i64::MAX),
+            ..Self::default()
+        };
+        for (provider, heard) in state.providers() {
+            figures.containers.insert(provider.to_string(), 0);
+            if let Some(heard) = heard {
+                figures.provider_age.insert(provider.to_string(), now.since(heard).as_secs_f64());
+            }
+        }
+        for (key, _) in state.catalog().entries() {
+            *figures.containers.entry(key.provider.to_string()).or_default() += 1;
+        }
+        for view in state.services() {
+            figures.services += 1;
+            figures.policy_services += i64::from(matches!(view.split, Split::Rollout { .. }));
+            for (version, members) in &view.versions {
+                for instance in &members.instances {
+                    let key = (view.name.to_string(), version.to_string(), state_of(instance));
+                    let full = figures.instances.len() >= MAX_SERIES && !figures.instances.contains_key(&key);
+                    let key = if full { (OTHER.to_owned(), OTHER.to_owned(), key.2) } else { key };
+                    *figures.instances.entry(key).or_default() += 1;
+                }
+            }
+            // Shares cannot be summed up: what does not fit is left out.
+            if figures.weights.len() < MAX_SERIES {
+                for version in view.split.versions() {
+                    let weight = i64::from(view.split.weight(version));
+                    figures.weights.insert((view.name.to_string(), version.to_string()), weight);
+                }
+            }
+        }
+        for problem in state.problems() {
+            *figures.problems.entry((problem.code, problem.severity)).or_default() += 1;
+        }
+        figures
+    }
+}
+
+const fn state_of(instance: &InstanceView) -> &'static str {
+    match (instance.terminating, instance.readiness.is_ready()) {
+        (Some(_), _) => "terminating",
+        (None, true) => "ready",
+        (None, false) => "not_ready",
+    }
+}
