@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 
-fn event(action: &str, at: i64, attributes: serde_json::Value) -> Event {
+fn event(action: &str, at: i64, attributes: &serde_json::Value) -> Event {
     let mut all = json!({ "name": "shop", "image": "shop:1", "tidegate.enable": "true" });
     all.as_object_mut().unwrap().extend(attributes.as_object().unwrap().clone());
     serde_json::from_value(json!({
@@ -25,11 +25,11 @@ fn pending(events: impl IntoIterator<Item = Event>) -> Pending {
 #[test]
 fn many_events_of_one_container_become_one_hint_that_forgets_nothing() {
     let all = pending([
-        event("kill", 10, json!({ "signal": "1" })),
-        event("kill", 20, json!({ "signal": "15" })),
-        event("kill", 25, json!({ "signal": "15" })),
-        event("die", 30, json!({ "exitCode": "143" })),
-        event("stop", 31, json!({})),
+        event("kill", 10, &json!({ "signal": "1" })),
+        event("kill", 20, &json!({ "signal": "15" })),
+        event("kill", 25, &json!({ "signal": "15" })),
+        event("die", 30, &json!({ "exitCode": "143" })),
+        event("stop", 31, &json!({})),
     ]);
     assert_eq!(all.signals, BTreeMap::from([(1, 10), (15, 25)]));
     assert_eq!(all.died, Some((30, 143)));
@@ -41,8 +41,8 @@ fn many_events_of_one_container_become_one_hint_that_forgets_nothing() {
 
 #[test]
 fn the_order_of_arrival_does_not_matter() {
-    let start = || event("start", 40, json!({}));
-    let die = || event("die", 30, json!({ "exitCode": "1" }));
+    let start = || event("start", 40, &json!({}));
+    let die = || event("die", 30, &json!({ "exitCode": "1" }));
     for events in [[start(), die()], [die(), start()]] {
         let all = pending(events);
         assert_eq!(all.life, Some((40, Phase::Running)));
@@ -52,20 +52,20 @@ fn the_order_of_arrival_does_not_matter() {
 
 #[test]
 fn duplicates_change_nothing() {
-    let once = pending([event("die", 30, json!({ "exitCode": "1" }))]);
-    let often = pending((0..10).map(|_| event("die", 30, json!({ "exitCode": "1" }))));
+    let once = pending([event("die", 30, &json!({ "exitCode": "1" }))]);
+    let often = pending((0..10).map(|_| event("die", 30, &json!({ "exitCode": "1" }))));
     assert_eq!(once, often);
 }
 
 #[test]
 fn creation_alone_is_not_urgent() {
-    assert!(!pending([event("create", 1, json!({}))]).urgent);
-    assert!(pending([event("create", 1, json!({})), event("start", 2, json!({}))]).urgent);
+    assert!(!pending([event("create", 1, &json!({}))]).urgent);
+    assert!(pending([event("create", 1, &json!({})), event("start", 2, &json!({}))]).urgent);
 }
 
 #[test]
 fn health_is_an_action_with_the_value_in_its_name() {
-    let all = pending([event("health_status: healthy", 1, json!({}))]);
+    let all = pending([event("health_status: healthy", 1, &json!({}))]);
     assert!(all.urgent);
     assert_eq!(all.life, None);
 }
