@@ -26,6 +26,8 @@ use crate::clock::Clock;
 
 /// A failing instance whose reason changes is told of again after this long at the earliest.
 const NEW_REASON_AFTER: Duration = Duration::from_secs(1);
+/// The same, when the reason only goes back to the one before: an address that is gone alternates between two.
+const OLD_REASON_AFTER: Duration = Duration::from_secs(30);
 /// By how much a regular interval may be shorter or longer, so that checks which began together spread out.
 const JITTER: f64 = 0.1;
 
@@ -50,6 +52,8 @@ struct Target {
     streak: Streak,
     /// What the inbox knows, or is about to.
     verdict: Option<Verdict>,
+    /// What the verdict before said.
+    before: Option<String>,
     /// The verdict waits in the outbox.
     unsent: bool,
     /// When the inbox was last told something.
@@ -131,8 +135,15 @@ impl Prober {
         }
         let key = self.next_key;
         self.next_key += 1;
-        let streak = Streak::default();
-        let target = Target { id: id.clone(), check, streak, verdict: None, unsent: false, told: Timestamp::default() };
+        let target = Target {
+            id: id.clone(),
+            check,
+            streak: Streak::default(),
+            verdict: None,
+            before: None,
+            unsent: false,
+            told: Timestamp::default(),
+        };
         self.targets.insert(key, target);
         self.keys.insert(id, key);
         self.schedule.at_once(key);
@@ -180,25 +191,13 @@ impl Prober {
         let regular = pause >= target.check.interval;
         self.schedule.after(key, if regular { jittered(pause) } else { pause });
 
-        let verdict = match flipped {
-            Some(passing) => {
-                target.log_flip(passing, &detail);
-                Verdict { passing, detail, since: now }
-            }
-            None => match &target.verdict {
-                // Still failing, but for another reason: whoever asks why shall get the newest one.
-                Some(known)
-                    if !known.passing
-                        && !passed
-                        && known.detail != detail
-                        && now.since(target.told) >= NEW_REASON_AFTER =>
-                {
-                    Verdict { passing: false, detail, since: now }
-                }
-                _ => return,
-            },
-        };
-        target.verdict = Some(verdict);
+        match flipped {
+            Some(passing) => target.log_flip(passing, &detail),
+            None if !passed && target.has_news(&detail, now) => {}
+            None => return,
+        }
+        let verdict = Verdict { passing: passed, detail, since: now };
+        target.before = target.verdict.replace(verdict).map(|verdict| verdict.detail);
         target.told = now;
         if !target.unsent {
             target.unsent = true;
@@ -219,6 +218,13 @@ impl Prober {
 }
 
 impl Target {
+    /// Whether whoever asks why this fails should hear of `reason`, which is not what was said last.
+    fn has_news(&self, reason: &str, now: Timestamp) -> bool {
+        let rest = if self.before.as_deref() == Some(reason) { OLD_REASON_AFTER } else { NEW_REASON_AFTER };
+        self.verdict.as_ref().is_some_and(|known| !known.passing && known.detail != reason)
+            && now.since(self.told) >= rest
+    }
+
     fn log_flip(&self, passing: bool, reason: &str) {
         let address = self.id.address;
         match (passing, &self.verdict) {

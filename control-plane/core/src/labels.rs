@@ -461,7 +461,7 @@ impl Reader {
 /// An address that no container has of its own: a check or a route to it would reach the host or its cloud's metadata
 /// service (threats T8).
 fn is_refused(ip: IpAddr) -> bool {
-    match ip {
+    match ip.to_canonical() {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || ip.is_multicast(),
         IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified() || ip.is_multicast(),
     }

@@ -2,11 +2,13 @@
 //! subscribes before it lists, lists in full at each connection and now and then between, keeps what it knows while the engine
 //! does not answer, and says what is wrong then. It only reads: nothing here changes anything in the engine.
 //!
-//! The pieces: [`engine`] talks, [`facts`] and [`hints`] understand, [`view`] knows, [`queue`] says what to look at next,
-//! [`session`] is one connection's life, and this file connects, again and again.
+//! The pieces: `dial` and `engine` talk, `facts` and `hints` understand, `fate` and `view` know, `queue` says what to look at
+//! next, `session` is one connection's life, and this file connects, again and again.
 
+mod dial;
 mod engine;
 mod facts;
+mod fate;
 mod hints;
 mod problems;
 mod queue;
@@ -25,7 +27,8 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use self::engine::{Endpoint, Engine, EngineError};
+use self::dial::Endpoint;
+use self::engine::{Engine, EngineError};
 use self::session::{Heard, Session, Turn};
 pub use self::stats::DockerStats;
 use self::view::View;

@@ -270,11 +270,16 @@ pub(super) fn nanos(text: &str) -> Option<i64> {
         None => 0,
         Some(rest) => {
             let (hours, minutes) = rest.split_once(':')?;
-            let seconds = hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60;
+            let seconds = i64::from(hours.parse::<u8>().ok()?) * 3600 + i64::from(minutes.parse::<u8>().ok()?) * 60;
             if zone.starts_with('-') { -seconds } else { seconds }
         }
     };
-    if !(1970..2262).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+    let plausible = (1970..2262).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && [hour, minute, second].iter().all(|part| (0..=60).contains(part))
+        && offset.abs() <= 86_400;
+    if !plausible {
         return None;
     }
     // Days from the civil date (Howard Hinnant, "chrono-compatible low-level date algorithms"): the year begins in March.

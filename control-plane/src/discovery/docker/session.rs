@@ -15,11 +15,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::engine::{Engine, EngineError, Events};
 use super::facts::Inspected;
+use super::fate::Moment;
 use super::hints::{Dirty, Pending};
 use super::problems;
 use super::queue::Queue;
 use super::stats::DockerStats;
-use super::view::{Again, Look, Moment, View};
+use super::view::{Again, Look, View};
 use crate::clock::Clock;
 
 /// Looks under way at once. A look waits for the container's lock, which a start holds: enough that those do not keep others
