@@ -8,7 +8,7 @@ pub const BUCKET_HEADER: &str = "x-tg-rand";
 pub const REASON_HEADER: &str = "x-tidegate-reason";
 
 /// On answers where a route says so: the version that answered. The route takes it from the endpoint's metadata, so it is
-/// right even where an aggregate cluster spilled over or a retry moved on.
+/// right even where an aggregate cluster spilled over or a retry moved on; on Envoy's own 503 it is the one that failed.
 pub const VERSION_HEADER: &str = "x-tidegate-version";
 
 /// Beats of every wasm VM's heart, one each second: one VM for each worker, and the main thread's. Envoy says nowhere that

@@ -3,7 +3,6 @@
 //! additions; whatever an old filter must not misread raises [`SCHEMA`].
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -50,13 +49,13 @@ pub enum HashOn {
     SourceIp,
 }
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
-    /// Not JSON, or not a policy.
-    Malformed(serde_json::Error),
-    /// A policy of another schema than [`SCHEMA`].
+    #[error("policy is malformed: {0}")]
+    Malformed(#[source] serde_json::Error),
+    #[error("policy has schema {0}, this filter reads schema {SCHEMA}")]
     Schema(u32),
-    /// The named service hashes on something that is no lower-case header name.
+    #[error("policy of service {service:?} hashes on {header:?}, which is no lower-case header name")]
     HeaderName { service: String, header: String },
 }
 
@@ -99,27 +98,6 @@ impl Policy {
     pub fn to_json(&self) -> String {
         // Every key is a string and no type here refuses to be written, so this cannot fail.
         serde_json::to_string(self).unwrap_or_default()
-    }
-}
-
-impl fmt::Display for PolicyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Malformed(error) => write!(f, "policy is malformed: {error}"),
-            Self::Schema(found) => write!(f, "policy has schema {found}, this filter reads schema {SCHEMA}"),
-            Self::HeaderName { service, header } => {
-                write!(f, "policy of service {service:?} hashes on {header:?}, which is no lower-case header name")
-            }
-        }
-    }
-}
-
-impl std::error::Error for PolicyError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Malformed(error) => Some(error),
-            Self::Schema(_) | Self::HeaderName { .. } => None,
-        }
     }
 }
 
