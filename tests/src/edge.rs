@@ -36,8 +36,8 @@ struct Settings {
 }
 
 impl Settings {
-    fn free(docker: String) -> Self {
-        Self { listener: ports::free(), xds: ports::free(), api: ports::free(), docker }
+    fn free(docker: String) -> Result<Self> {
+        Ok(Self { listener: ports::free()?, xds: ports::free()?, api: ports::free()?, docker })
     }
 
     /// `services` is the YAML below the key `services:`, in one line.
@@ -58,7 +58,7 @@ impl Edge {
 
     /// The same with further arguments of `tidegate run`.
     pub async fn start_with(engine: &Engine, services: &str, arguments: &[&str]) -> Result<Self> {
-        let settings = Settings::free(engine.endpoint());
+        let settings = Settings::free(engine.endpoint())?;
         let command: Vec<String> = ["run"].iter().chain(arguments).map(ToString::to_string).collect();
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
         let mut tidegate = Tidegate::start(&words, &settings.with(services), &[])?;
