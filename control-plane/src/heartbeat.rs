@@ -19,9 +19,17 @@ pub const PART: &str = "filter";
 
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Beats are counted over so many seconds, and a quarter second more for each machine: their ticks are not in step with our
-/// looks, and on a busy machine they come late.
-const WINDOW: f64 = 5.0;
+/// Beats are counted over so many seconds at least, and over two and a half for each machine. Each may be off by one beat in a
+/// window, because its ticks are not in step with our looks; one that is dead lacks more than all of them together.
+const WINDOW: f64 = 6.0;
+
+/// After a cure the next comes this many seconds later at the earliest, twice as many after each that did not help: what
+/// killed a filter may kill it again, and each time costs one request.
+const HOLD: f64 = 10.0;
+const LONGEST_HOLD: f64 = 300.0;
+
+/// Counts the configurations that the filter was given by ECDS.
+const RELOADS: &str = "extension_config_discovery.http_filter.tidegate.config_reload";
 
 /// One look at Envoy.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,6 +39,8 @@ struct Beat {
     beats: u64,
     /// Virtual machines that should beat.
     machines: u64,
+    /// Configurations taken so far; each sets the machines' ticks back, and heals.
+    reloads: u64,
 }
 
 /// Watches the Envoy behind `admin` and tells `inbox` of crashes, until `shutdown`. An Envoy whose admin interface is elsewhere
@@ -46,12 +56,12 @@ pub async fn watch(admin: Admin, inbox: mpsc::Sender<Input>, shutdown: Cancellat
             () = shutdown.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let Some((beats, machines)) = look(&client).await else {
+        let Some(beat) = look(&client, started).await else {
             pulse = Pulse::default();
             continue;
         };
-        let verdict = pulse.observe(Beat { at: started.elapsed().as_secs_f64(), beats, machines });
-        let inputs = match verdict {
+        let machines = beat.machines;
+        let inputs = match pulse.observe(beat) {
             Some(Verdict::Crashed { dead }) => {
                 tracing::error!(dead, machines, "filter crashed; traffic goes on, and it gets a fresh configuration");
                 vec![Input::FilterCrashed, Input::Reported { part: PART, problems: vec![crashed(dead, machines)] }]
@@ -70,12 +80,17 @@ pub async fn watch(admin: Admin, inbox: mpsc::Sender<Input>, shutdown: Cancellat
     }
 }
 
-/// Beats so far, and the machines that should beat; `None` while Envoy or its filter is not there.
-async fn look(client: &AdminClient) -> Option<(u64, u64)> {
+/// `None` while Envoy or its filter is not there.
+async fn look(client: &AdminClient, started: Instant) -> Option<Beat> {
     let heart = format!("wasmcustom.{HEARTBEAT_COUNTER}");
-    let filter = format!("^({}|server\\.concurrency)$", heart.replace('.', "\\."));
+    let filter = format!("^({}|server\\.concurrency)$|{RELOADS}$", heart.replace('.', "\\."));
     let stats = client.stats(&filter).await.ok()?;
-    Some((*stats.get(&heart)?, stats.get("server.concurrency")? + 1))
+    Some(Beat {
+        at: started.elapsed().as_secs_f64(),
+        beats: *stats.get(&heart)?,
+        machines: stats.get("server.concurrency")? + 1,
+        reloads: stats.iter().filter(|(name, _)| name.ends_with(RELOADS)).map(|(_, count)| count).sum(),
+    })
 }
 
 fn crashed(dead: u64, machines: u64) -> Problem {
@@ -94,35 +109,40 @@ enum Verdict {
     Healed,
 }
 
-/// The looks within the window.
+/// The looks within the window, and the cures that were tried.
 #[derive(Debug, Default)]
 struct Pulse {
     looks: VecDeque<Beat>,
-    sick: bool,
+    /// Cures since it was last seen well.
+    cures: i32,
+    hold_until: f64,
 }
 
 impl Pulse {
     fn observe(&mut self, now: Beat) -> Option<Verdict> {
-        // A restarted Envoy, or one with other workers, begins anew.
-        if self.looks.back().is_some_and(|last| last.beats > now.beats || last.machines != now.machines) {
+        let anew = |last: &Beat| last.beats > now.beats || last.machines != now.machines || last.reloads != now.reloads;
+        if self.looks.back().is_some_and(anew) {
             self.looks.clear();
         }
         self.looks.push_back(now);
-        let window = WINDOW + 0.25 * count(now.machines);
+        let window = WINDOW.max(2.5 * count(now.machines));
         while self.looks.get(1).is_some_and(|second| now.at - second.at >= window) {
             self.looks.pop_front();
         }
         let first = self.looks.front().filter(|first| now.at - first.at >= window)?;
         let seconds = now.at - first.at;
-        let missing = seconds * count(now.machines) - count(now.beats - first.beats);
-        let dead = missing / seconds;
-        if dead >= 0.5 {
-            // What follows is judged by the beats after the cure.
-            self.looks.clear();
-            self.sick = true;
-            return Some(Verdict::Crashed { dead: rounded(dead) });
+        let dead = count(now.machines) - count(now.beats - first.beats) / seconds;
+        if dead < 0.5 {
+            return (std::mem::take(&mut self.cures) > 0).then_some(Verdict::Healed);
         }
-        std::mem::take(&mut self.sick).then_some(Verdict::Healed)
+        if now.at < self.hold_until {
+            return None;
+        }
+        self.hold_until = now.at + (HOLD * 2_f64.powi(self.cures)).min(LONGEST_HOLD);
+        self.cures = self.cures.saturating_add(1).min(10);
+        // What follows is judged by the beats after the cure.
+        self.looks.clear();
+        Some(Verdict::Crashed { dead: rounded(dead) })
     }
 }
 
@@ -147,8 +167,8 @@ mod tests {
         let mut verdicts = Vec::new();
         for second in 0..seconds {
             beats += alive(second);
-            let beat = Beat { at: count(second), beats, machines };
-            verdicts.extend(pulse.observe(beat).map(|verdict| (second, verdict)));
+            let verdict = pulse.observe(Beat { at: count(second), beats, machines, reloads: 1 });
+            verdicts.extend(verdict.map(|verdict| (second, verdict)));
         }
         verdicts
     }
@@ -161,26 +181,33 @@ mod tests {
 
     #[test]
     fn one_dead_machine_is_noticed_and_its_healing_too() {
-        let verdicts = verdicts(3, 60, |second| if (20..27).contains(&second) { 2 } else { 3 });
+        let verdicts = verdicts(3, 60, |second| if (20..28).contains(&second) { 2 } else { 3 });
         assert!(
-            matches!(verdicts.as_slice(), [(20..=26, Verdict::Crashed { dead: 1 }), (27..=40, Verdict::Healed)]),
+            matches!(verdicts.as_slice(), [(20..=28, Verdict::Crashed { dead: 1 }), (28..=40, Verdict::Healed)]),
             "{verdicts:?}"
         );
     }
 
     #[test]
-    fn a_crash_that_no_cure_ends_is_told_once_a_window() {
-        let verdicts = verdicts(3, 60, |_| 1);
-        assert!((5..=10).contains(&verdicts.len()), "{verdicts:?}");
-        assert!(verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Crashed { dead: 2 }));
+    fn a_crash_that_no_cure_ends_is_cured_ever_more_rarely() {
+        let verdicts = verdicts(3, 1_000, |_| 1);
+        assert!(verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Crashed { dead: 2 }), "{verdicts:?}");
+        let pauses: Vec<u64> = verdicts.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 300, 300]);
     }
 
     #[test]
-    fn a_restarted_envoy_begins_anew() {
+    fn a_restarted_envoy_and_a_new_configuration_begin_anew() {
         let mut pulse = Pulse::default();
         for second in 0..20_u64 {
             let beats = if second < 10 { second * 3 } else { (second - 10) * 3 };
-            assert_eq!(pulse.observe(Beat { at: count(second), beats, machines: 3 }), None);
+            assert_eq!(pulse.observe(Beat { at: count(second), beats, machines: 3, reloads: 0 }), None);
+        }
+        let mut pulse = Pulse::default();
+        for second in 0..40_u64 {
+            // Each configuration sets the ticks back, and so costs a beat.
+            let beat = Beat { at: count(second), beats: second * 3 - second / 2, machines: 3, reloads: second / 2 };
+            assert_eq!(pulse.observe(beat), None);
         }
     }
 }

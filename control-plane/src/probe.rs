@@ -228,8 +228,8 @@ impl Target {
     fn log_flip(&self, passing: bool, reason: &str) {
         let address = self.id.address;
         match (passing, &self.verdict) {
-            (true, _) => tracing::info!(instance = %self.id, %address, reason, "checks pass"),
-            (false, Some(_)) => tracing::info!(instance = %self.id, %address, reason, "checks fail"),
+            (true, _) => tracing::debug!(instance = %self.id, %address, reason, "checks pass"),
+            (false, Some(_)) => tracing::debug!(instance = %self.id, %address, reason, "checks fail"),
             // It has only just started.
             (false, None) => tracing::debug!(instance = %self.id, %address, reason, "checks do not pass yet"),
         }

@@ -54,6 +54,13 @@ impl Canary {
         self.edge.versions_of_keys(&self.host(), keys).await
     }
 
+    /// How many answers the filter counted, by version.
+    async fn counted(&self) -> Result<BTreeMap<&'static str, u64>> {
+        let stats = self.edge.envoy.stats("rq_total").await?;
+        let counter = |version| format!("wasmcustom.tidegate.service.{}.version.{version}.rq_total", self.service);
+        Ok(["v1", "v2"].map(|version| (version, stats.get(&counter(version)).copied().unwrap_or(0))).into())
+    }
+
     /// Where `filter/core` says that the keys land.
     fn predicted(&self, keys: u64, basis_points: u32) -> BTreeMap<String, String> {
         let weights = [BUCKETS - basis_points, basis_points];
@@ -91,8 +98,15 @@ async fn twenty_thousand_keys_land_exactly_where_the_pure_crate_says() -> Result
         }
         before = Some(now);
     }
-    // Asked again, nobody is elsewhere.
+    // Asked again, nobody is elsewhere; and the filter's own count per version is what clients saw.
     canary.weight("10", 1_000).await?;
+    let counted = canary.counted().await?;
+    let seen = canary.versions(2_000).await?;
+    for version in ["v1", "v2"] {
+        let expected = seen.values().filter(|seen| *seen == version).count() as u64;
+        let (before, after) = (counted[version], canary.counted().await?[version]);
+        ensure!(after - before == expected, "{version}: counted {}, seen {expected}", after - before);
+    }
     assert_eq!(canary.versions(2_000).await?, canary.predicted(2_000, 1_000));
     assert_eq!(canary.versions(2_000).await?, canary.predicted(2_000, 1_000));
     Ok(())

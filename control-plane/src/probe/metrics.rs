@@ -28,10 +28,10 @@ pub struct CheckLabels {
 }
 
 impl ProbeMetrics {
-    /// Registers everything under full names (`tidegate_checks…`): the registry must have no prefix.
+    /// Registers everything as `check…`; the registry's prefix comes before it.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("tidegate_checks", "Checks of instances that ended", self.checks.clone());
-        registry.register("tidegate_checked_instances", "Instances being checked", self.targets.clone());
+        registry.register("checks", "Checks of instances that ended", self.checks.clone());
+        registry.register("checked_instances", "Instances being checked", self.targets.clone());
     }
 
     pub(super) fn count(&self, kind: &CheckKind, outcome: &Outcome) {

@@ -11,16 +11,18 @@ use envoy_types::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig, LbPolicy,
 };
 use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster, OutlierDetection};
-use envoy_types::pb::envoy::config::core::v3::HealthStatus;
+use envoy_types::pb::envoy::config::core::v3::{HealthStatus, Metadata};
 use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::Policy;
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints};
 use envoy_types::pb::envoy::extensions::clusters::aggregate::v3::ClusterConfig as Aggregate;
 use envoy_types::pb::envoy::r#type::v3::Percent;
+use envoy_types::pb::google::protobuf::value::Kind;
+use envoy_types::pb::google::protobuf::{Struct, Value};
 use envoy_types::util::pack_any;
 
-use super::SPILL;
 use super::message::{address, ads, bool, duration, uint32};
+use super::{SPILL, TIDEGATE};
 use crate::VersionName;
 use crate::name::cluster_name;
 use crate::rollout::Split;
@@ -39,6 +41,9 @@ const OVERPROVISIONING: u32 = 100_000;
 /// So the last host is never ejected (a share of 100 % is over it), and every other may be.
 const MAX_EJECTION_PERCENT: u32 = 99;
 
+/// The key of an endpoint's metadata that names its version.
+pub(super) const VERSION_KEY: &str = "version";
+
 pub(super) type Clusters = (BTreeMap<String, Cluster>, BTreeMap<String, ClusterLoadAssignment>);
 
 pub(super) fn clusters(view: &ServiceView) -> Clusters {
@@ -50,7 +55,7 @@ pub(super) fn clusters(view: &ServiceView) -> Clusters {
         let spills = matches!(&view.split, Split::Rollout { canary, .. } if canary.version == *version);
         let members = view.versions.get(version).unwrap_or(&nothing);
         clusters.insert(name.clone(), eds_cluster(&name));
-        assignments.insert(name.clone(), assignment(&name, members, spills));
+        assignments.insert(name.clone(), assignment(&name, version, members, spills));
     }
     if let Split::Rollout { stable, canary, .. } = &view.split {
         let name = spill_name(view, &canary.version);
@@ -142,10 +147,10 @@ fn circuit_breakers() -> CircuitBreakers {
     }
 }
 
-fn assignment(name: &str, version: &VersionView, spills: bool) -> ClusterLoadAssignment {
+fn assignment(name: &str, version: &VersionName, members: &VersionView, spills: bool) -> ClusterLoadAssignment {
     // As in Kubernetes: when all that is left is being stopped, it goes on serving. A canary need not: it has stable behind it.
-    let all_stopping = !spills && !version.instances.iter().any(InstanceView::is_serving);
-    let endpoints: Vec<LbEndpoint> = version
+    let all_stopping = !spills && !members.instances.iter().any(InstanceView::is_serving);
+    let endpoints: Vec<LbEndpoint> = members
         .instances
         .iter()
         .filter_map(|instance| {
@@ -156,7 +161,7 @@ fn assignment(name: &str, version: &VersionView, spills: bool) -> ClusterLoadAss
             } else {
                 return None;
             };
-            Some(endpoint(instance, status))
+            Some(endpoint(instance, version, status))
         })
         .collect();
     let locality = LocalityLbEndpoints { lb_endpoints: endpoints, ..LocalityLbEndpoints::default() };
@@ -168,11 +173,19 @@ fn assignment(name: &str, version: &VersionView, spills: bool) -> ClusterLoadAss
     }
 }
 
-fn endpoint(instance: &InstanceView, status: HealthStatus) -> LbEndpoint {
+fn endpoint(instance: &InstanceView, version: &VersionName, status: HealthStatus) -> LbEndpoint {
     let endpoint = Endpoint { address: Some(address(instance.id.address)), ..Endpoint::default() };
     LbEndpoint {
+        metadata: Some(named(version)),
         host_identifier: Some(HostIdentifier::Endpoint(endpoint)),
         health_status: status as i32,
         ..LbEndpoint::default()
     }
+}
+
+/// An answer can say by this which version gave it.
+fn named(version: &VersionName) -> Metadata {
+    let value = Value { kind: Some(Kind::StringValue(version.as_str().to_owned())) };
+    let fields = Struct { fields: [(VERSION_KEY.to_owned(), value)].into() };
+    Metadata { filter_metadata: [(TIDEGATE.to_owned(), fields)].into(), ..Metadata::default() }
 }

@@ -9,11 +9,10 @@ use envoy_types::pb::envoy::config::common::mutation_rules::v3::HeaderMutation a
 use envoy_types::pb::envoy::config::common::mutation_rules::v3::header_mutation::{Action, RemoveOnMatch};
 use envoy_types::pb::envoy::config::core::v3::async_data_source::Specifier as AsyncSpecifier;
 use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
-use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use envoy_types::pb::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
 use envoy_types::pb::envoy::config::core::v3::{
-    AsyncDataSource, DataSource, ExtensionConfigSource, HeaderValue, HeaderValueOption, Http2ProtocolOptions,
-    HttpProtocolOptions, TrafficDirection, TypedExtensionConfig,
+    AsyncDataSource, DataSource, ExtensionConfigSource, Http2ProtocolOptions, HttpProtocolOptions, TrafficDirection,
+    TypedExtensionConfig,
 };
 use envoy_types::pb::envoy::config::listener::v3::filter::ConfigType as NetworkConfig;
 use envoy_types::pb::envoy::config::listener::v3::{Filter, FilterChain, Listener};
@@ -32,11 +31,11 @@ use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use envoy_types::pb::google::protobuf::{Any, StringValue};
 use envoy_types::util::pack_any;
-use prost::Name;
-use tidegate_filter_core::{Policy, REASON_HEADER};
+use prost::{Message, Name};
+use tidegate_filter_core::{CAPABILITIES, Policy, REASON_HEADER};
 
 use super::TIDEGATE;
-use super::message::{address, ads, bool, duration, uint32};
+use super::message::{address, ads, bool, duration, header, restricted_to, uint32};
 use crate::config;
 
 /// How long a listener waits for its routes, and the filter for its policy, before it goes on without.
@@ -114,7 +113,7 @@ fn filter(code: &str) -> HttpFilter {
         config_type: Some(ConfigType::ConfigDiscovery(ExtensionConfigSource {
             config_source: Some(ads(FETCH_TIMEOUT)),
             type_urls: vec![Wasm::type_url()],
-            default_config: Some(pack_any(wasm(code, &Policy::default()))),
+            default_config: Some(wasm(code, &Policy::default())),
             apply_default_config_without_warming: true,
         })),
         ..HttpFilter::default()
@@ -131,10 +130,11 @@ fn router() -> HttpFilter {
 
 /// The ECDS resource.
 pub(super) fn filter_resource(code: &str, policy: &Policy) -> TypedExtensionConfig {
-    TypedExtensionConfig { name: TIDEGATE.to_owned(), typed_config: Some(pack_any(wasm(code, policy))) }
+    TypedExtensionConfig { name: TIDEGATE.to_owned(), typed_config: Some(wasm(code, policy)) }
 }
 
-fn wasm(code: &str, policy: &Policy) -> Wasm {
+/// The filter may do what it needs to, and no more (threats T12).
+fn wasm(code: &str, policy: &Policy) -> Any {
     let code = AsyncDataSource {
         specifier: Some(AsyncSpecifier::Local(DataSource {
             specifier: Some(Specifier::Filename(code.to_owned())),
@@ -147,16 +147,17 @@ fn wasm(code: &str, policy: &Policy) -> Wasm {
         code: Some(code),
         ..VmConfig::default()
     };
-    Wasm {
-        config: Some(PluginConfig {
-            name: TIDEGATE.to_owned(),
-            root_id: TIDEGATE.to_owned(),
-            failure_policy: FailurePolicy::FailOpen as i32,
-            configuration: Some(packed_text(policy.to_json())),
-            vm: Some(plugin_config::Vm::VmConfig(vm)),
-            ..PluginConfig::default()
-        }),
-    }
+    let plugin = PluginConfig {
+        name: TIDEGATE.to_owned(),
+        root_id: TIDEGATE.to_owned(),
+        failure_policy: FailurePolicy::FailOpen as i32,
+        configuration: Some(packed_text(policy.to_json())),
+        vm: Some(plugin_config::Vm::VmConfig(vm)),
+        ..PluginConfig::default()
+    };
+    let mut packed = pack_any(Wasm { config: Some(plugin) });
+    packed.value.extend(restricted_to(&CAPABILITIES).encode_to_vec());
+    packed
 }
 
 fn packed_text(value: String) -> Any {
@@ -192,13 +193,5 @@ fn mapper(flag: &str, reason: &str, retry: bool) -> ResponseMapper {
         }),
         headers_to_add: headers,
         ..ResponseMapper::default()
-    }
-}
-
-fn header(key: &str, value: &str) -> HeaderValueOption {
-    HeaderValueOption {
-        header: Some(HeaderValue { key: key.to_owned(), value: value.to_owned(), ..HeaderValue::default() }),
-        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd as i32,
-        ..HeaderValueOption::default()
     }
 }

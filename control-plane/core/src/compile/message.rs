@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::address::Address as AddressKind;
 use envoy_types::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
+use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use envoy_types::pb::envoy::config::core::v3::{
     Address, AggregatedConfigSource, ApiVersion, ConfigSource, SocketAddress,
 };
+use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use envoy_types::pb::google::protobuf::{BoolValue, Duration as ProtoDuration, UInt32Value};
 
 pub(super) const fn uint32(value: u32) -> Option<UInt32Value> {
@@ -34,6 +36,15 @@ pub(super) fn address(address: SocketAddr) -> Address {
             port_specifier: Some(PortSpecifier::PortValue(u32::from(address.port()))),
             ..SocketAddress::default()
         })),
+    }
+}
+
+/// A header that is set, replacing what is there; an empty value sets none.
+pub(super) fn header(key: &str, value: &str) -> HeaderValueOption {
+    HeaderValueOption {
+        header: Some(HeaderValue { key: key.to_owned(), value: value.to_owned(), ..HeaderValue::default() }),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd as i32,
+        ..HeaderValueOption::default()
     }
 }
 
@@ -66,5 +77,65 @@ impl RuntimeLayer {
             |value: u32| prost_types::Value { kind: Some(prost_types::value::Kind::NumberValue(f64::from(value))) };
         let fields = values.iter().map(|(key, value)| (key.clone(), number(*value))).collect();
         Self { name: name.to_owned(), layer: Some(prost_types::Struct { fields }) }
+    }
+}
+
+/// The part of `envoy.extensions.filters.http.wasm.v3.Wasm` that holds `config.vm_config.capability_restriction_config`, with
+/// its map in order, for the reason above. Bytes that follow those of the rest are merged with it: so says protobuf.
+pub(super) fn restricted_to(capabilities: &[&str]) -> RestrictedWasm {
+    let allowed = capabilities.iter().map(|name| ((*name).to_owned(), Sanitation {})).collect();
+    let vm = RestrictedVm { capabilities: Some(Capabilities { allowed }) };
+    RestrictedWasm { plugin: Some(RestrictedPlugin { vm: Some(vm) }) }
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct RestrictedWasm {
+    #[prost(message, optional, tag = "1")]
+    plugin: Option<RestrictedPlugin>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RestrictedPlugin {
+    #[prost(message, optional, tag = "3")]
+    vm: Option<RestrictedVm>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RestrictedVm {
+    #[prost(message, optional, tag = "8")]
+    capabilities: Option<Capabilities>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Capabilities {
+    #[prost(btree_map = "string, message", tag = "1")]
+    allowed: BTreeMap<String, Sanitation>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+struct Sanitation {}
+
+#[cfg(test)]
+mod tests {
+    use envoy_types::pb::envoy::extensions::filters::http::wasm::v3::Wasm;
+    use envoy_types::pb::envoy::extensions::wasm::v3::plugin_config::Vm;
+    use envoy_types::pb::envoy::extensions::wasm::v3::{PluginConfig, VmConfig};
+    use prost::Message;
+
+    use super::*;
+
+    #[test]
+    fn the_restriction_is_merged_into_what_precedes_it() {
+        let vm = VmConfig { vm_id: "x".to_owned(), ..VmConfig::default() };
+        let plugin = PluginConfig { name: "y".to_owned(), vm: Some(Vm::VmConfig(vm)), ..PluginConfig::default() };
+        let mut bytes = Wasm { config: Some(plugin) }.encode_to_vec();
+        bytes.extend(restricted_to(&["b", "a"]).encode_to_vec());
+        let plugin = Wasm::decode(bytes.as_slice()).unwrap().config.unwrap();
+        let Some(Vm::VmConfig(vm)) = plugin.vm else { panic!("no VM") };
+        assert_eq!((plugin.name.as_str(), vm.vm_id.as_str()), ("y", "x"));
+        let mut allowed: Vec<String> =
+            vm.capability_restriction_config.unwrap().allowed_capabilities.into_keys().collect();
+        allowed.sort();
+        assert_eq!(allowed, ["a", "b"]);
     }
 }

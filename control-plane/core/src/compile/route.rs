@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use envoy_types::pb::envoy::config::core::v3::HeaderValueOption;
 use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use envoy_types::pb::envoy::config::route::v3::retry_policy::{
     RetryBackOff, RetryHostPredicate, RetryPriority, retry_host_predicate, retry_priority,
@@ -25,11 +26,11 @@ use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use envoy_types::pb::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher};
 use envoy_types::pb::google::protobuf::Any;
 use envoy_types::util::pack_any;
-use tidegate_filter_core::{BUCKET_HEADER, ServicePolicy};
+use tidegate_filter_core::{BUCKET_HEADER, ServicePolicy, VERSION_HEADER};
 
 use super::TIDEGATE;
-use super::cluster::spill_name;
-use super::message::{duration, uint32};
+use super::cluster::{VERSION_KEY, spill_name};
+use super::message::{duration, header, uint32};
 use crate::config::WHOLE;
 use crate::name::cluster_name;
 use crate::rollout::{Split, runtime_prefix, salt};
@@ -64,8 +65,9 @@ pub(super) fn routes(view: &ServiceView) -> Vec<Route> {
 }
 
 fn route(view: &ServiceView, safe: bool, retry_on: &str) -> Route {
+    let filtered = policy(view).is_some();
     let mut of_filter = HashMap::new();
-    if policy(view).is_some() {
+    if filtered {
         of_filter.insert(
             TIDEGATE.to_owned(),
             pack_any(FilterConfig { config: Some(Any::default()), ..FilterConfig::default() }),
@@ -86,9 +88,17 @@ fn route(view: &ServiceView, safe: bool, retry_on: &str) -> Route {
             ..RouteMatch::default()
         }),
         typed_per_filter_config: of_filter,
+        // The bucket is between the filter and the router; which version answered is what the filter counts by.
+        request_headers_to_remove: if filtered { vec![BUCKET_HEADER.to_owned()] } else { Vec::new() },
+        response_headers_to_add: if filtered { vec![who_answered()] } else { Vec::new() },
         action: Some(Action::Route(action)),
         ..Route::default()
     }
+}
+
+/// From the endpoint's own metadata, so it is right under spill and retry.
+fn who_answered() -> HeaderValueOption {
+    header(VERSION_HEADER, &format!("%UPSTREAM_METADATA({TIDEGATE}:{VERSION_KEY})%"))
 }
 
 /// `/api` matches `/api` and what lies below it, but not `/apiary`.

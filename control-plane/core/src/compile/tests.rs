@@ -156,7 +156,7 @@ fn what_is_being_stopped_drains_and_serves_on_only_when_nothing_else_is_left() {
     assert_eq!(stop(&mut world, &a), ["EDS shop/v1 [172.17.0.2:80 draining, 172.17.0.3:80 healthy]"]);
     assert_eq!(stop(&mut world, &b), ["EDS shop/v1 [172.17.0.2:80 healthy, 172.17.0.3:80 healthy]"]);
     // A canary has stable behind it, and spills at once.
-    let mut world = World::with(config(CANARY), &[a, b.clone(), shop("c", 4, "v2")]);
+    let mut world = World::with(config(CANARY), &[a, b, shop("c", 4, "v2")]);
     world.round();
     assert_eq!(stop(&mut world, &shop("c", 4, "v2")), ["EDS shop/v2 [172.17.0.4:80 draining]"]);
 }

@@ -67,10 +67,11 @@ fn problem(container: &Container) -> (String, String) {
 
 #[test]
 fn enabling_is_all_that_is_needed() {
-    let instance = instance(&enabled(&[]));
+    let discovered = read(&enabled(&[]));
+    let instance = &discovered.instances[0];
     assert_eq!(instance.service.as_str(), "shop-1");
     assert_eq!(instance.version, VersionName::default_version());
-    assert_eq!(instance.claim, Claim { hosts: Vec::new(), path: "/".to_owned() });
+    assert_eq!(discovered.memberships[0].claim, Claim { hosts: Vec::new(), path: "/".to_owned() });
     assert_eq!(instance.check, Check::default());
     assert_eq!(instance.drain, DEFAULT_DRAIN);
     assert_eq!(instance.id.address.to_string(), "172.17.0.2:80");
@@ -79,7 +80,7 @@ fn enabling_is_all_that_is_needed() {
 
 #[test]
 fn every_label_says_what_it_says() {
-    let instance = instance(&enabled(&[
+    let discovered = read(&enabled(&[
         ("tidegate.service", " shop "),
         ("tidegate.version", "v2.1"),
         ("tidegate.host", "Shop.Example.com, www.shop.example.com,shop.example.com"),
@@ -94,10 +95,12 @@ fn every_label_says_what_it_says() {
         ("tidegate.check.fall", "3"),
         ("tidegate.drain", "1m"),
     ]));
+    let instance = &discovered.instances[0];
     assert_eq!(instance.service.as_str(), "shop");
     assert_eq!(instance.version.as_str(), "v2.1");
-    assert_eq!(instance.claim.hosts, ["shop.example.com", "www.shop.example.com"]);
-    assert_eq!(instance.claim.path, "/api");
+    let claim = &discovered.memberships[0].claim;
+    assert_eq!(claim.hosts, ["shop.example.com", "www.shop.example.com"]);
+    assert_eq!(claim.path, "/api");
     assert_eq!(instance.id.address.port(), 8080);
     assert_eq!(
         instance.check,
@@ -399,8 +402,10 @@ proptest! {
             prop_assert!(instance.id.address.port() > 0);
             prop_assert!(!is_refused(instance.id.address.ip()));
             prop_assert_eq!(container.networks.get(&instance.id.network), Some(&Some(instance.id.address.ip())));
-            prop_assert!(instance.claim.path.starts_with('/'));
-            prop_assert!(instance.claim.hosts.is_sorted());
+        }
+        for membership in &discovered.memberships {
+            prop_assert!(membership.claim.path.starts_with('/'));
+            prop_assert!(membership.claim.hosts.is_sorted());
         }
     }
 

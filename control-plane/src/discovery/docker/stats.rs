@@ -27,7 +27,7 @@ pub struct DockerStats {
 }
 
 impl DockerStats {
-    /// Registers everything under full names (`tidegate_docker_…`): the registry must have no prefix.
+    /// Registers everything as `docker_…`; the registry's prefix comes before it.
     pub fn register(&self, registry: &mut Registry) {
         let counters = [
             ("docker_events", "Docker events read", &self.events),
@@ -58,9 +58,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metrics_have_full_names() {
+    fn metrics_are_named_after_docker() {
         let stats = DockerStats::default();
-        let mut registry = Registry::default();
+        let mut registry = Registry::with_prefix("tidegate");
         stats.register(&mut registry);
         stats.events.inc();
         stats.answered(Timestamp::from_millis(1_500));

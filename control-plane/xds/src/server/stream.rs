@@ -10,7 +10,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
-use tracing::{Instrument, Span, debug, debug_span, info, warn};
+use tracing::{Instrument, Span, debug, debug_span, warn};
 
 use crate::clients::Client;
 use crate::session::{Limits, Outcome, Response, Verdict};
@@ -141,7 +141,7 @@ impl Stream {
         if first {
             self.span.record("client", client.id.0);
             let node = request.node.as_ref().map_or("", |node| &node.id);
-            info!(client = %client.id, node, ?peer, "an xDS client connected");
+            debug!(client = %client.id, node, ?peer, "an xDS client connected");
             store.streams().tell_connected(client);
         }
         let Outcome { reply, verdict } = outcome.map_err(|error| {
@@ -195,7 +195,7 @@ impl Stream {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.store.streams().disconnect(&self.client);
-        info!(client = %self.client.id, "an xDS client left");
+        debug!(client = %self.client.id, "an xDS client left");
         self.store.streams().tell_disconnected(&self.client);
     }
 }
