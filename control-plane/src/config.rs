@@ -48,7 +48,7 @@ pub struct ConfigWatch {
 }
 
 impl ConfigWatch {
-    /// Watches `path`, of which `at_start` is in force.
+    /// Watches `path`, which need not exist yet; `at_start` is in force.
     #[must_use]
     pub const fn new(path: PathBuf, at_start: Config, inbox: mpsc::Sender<Input>) -> Self {
         Self { path, at_start, inbox }
@@ -78,6 +78,10 @@ impl ConfigWatch {
         };
         let mut hangup = signal(SignalKind::hangup()).ok();
         let mut known = std::fs::read(&self.path).ok();
+        // It may have changed since it was read at start.
+        if known.is_some() && load(Some(&self.path)).as_ref() != Ok(&self.at_start) && !self.reload().await {
+            return;
+        }
         loop {
             let asked = tokio::select! {
                 () = shutdown.cancelled() => return,

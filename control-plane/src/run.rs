@@ -20,7 +20,7 @@ use crate::api::ApiContext;
 use crate::clock::Clock;
 use crate::config::ConfigWatch;
 use crate::discovery::docker::{DockerProvider, DockerSettings};
-use crate::options::RunOptions;
+use crate::options::{DEFAULT_CONFIG, RunOptions};
 use crate::probe::Prober;
 use crate::reconcile::Reconcile;
 use crate::{api, config, edges, envoy, filter, heartbeat, metrics, ports, supervised};
@@ -78,9 +78,8 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         let (inbox, shutdown) = (inbox.clone(), shutdown.clone());
         tasks.spawn_fallible("reports of up", async { Ok(supervised::run(inbox, shutdown).await?) });
     }
-    if let Some(path) = options.config {
-        tasks.spawn("configuration", ConfigWatch::new(path, config.clone(), inbox.clone()).run(shutdown.clone()));
-    }
+    let file = options.config.unwrap_or_else(|| DEFAULT_CONFIG.into());
+    tasks.spawn("configuration", ConfigWatch::new(file, config.clone(), inbox.clone()).run(shutdown.clone()));
     let stop = shutdown.clone();
     tasks.spawn_fallible("xDS server", async move {
         Ok(tidegate_xds::serve(store, xds, ServerConfig::default(), stop.cancelled_owned()).await?)
