@@ -8,11 +8,16 @@ use tidegate_core::{Code, Problem};
 
 /// The problem of an address that cannot be listened on; `None` when it can. `key` is where the configuration sets it.
 pub(crate) fn check(key: &str, address: SocketAddr) -> Option<Problem> {
-    TcpListener::bind(address).err().map(|error| problem(key, address, &error))
+    let effect = "nothing is served there; it is tried again";
+    TcpListener::bind(address).err().map(|error| describe(key, address, &error, effect))
 }
 
-/// The problem of an address that could not be bound.
+/// The problem of an address that `run` could not bind.
 pub(crate) fn problem(key: &str, address: SocketAddr, error: &std::io::Error) -> Problem {
+    describe(key, address, error, "the control plane does not start; an Envoy that runs keeps its configuration")
+}
+
+fn describe(key: &str, address: SocketAddr, error: &std::io::Error, effect: &str) -> Problem {
     let (reason, cure) = match error.kind() {
         ErrorKind::AddrInUse => (
             match holder(address) {
@@ -31,7 +36,6 @@ pub(crate) fn problem(key: &str, address: SocketAddr, error: &std::io::Error) ->
         ),
         _ => (format!("it cannot be listened on: {error}"), format!("set `{key}` in tidegate.yaml to another address")),
     };
-    let effect = "nothing is served there; it is tried again";
     Problem::error(Code::AddressInUse, format!("`{key}` {address}"), reason, effect, cure)
 }
 

@@ -1,10 +1,11 @@
 //! The pipe between `tidegate up` and the `run` that it started: `up` writes its problems (no Envoy, a port in use) as one line of
 //! JSON each time they change, and the pipe's end is the end of `up`. So they show in `status` like any other, with nothing on
-//! disk that could outlive its truth, and a `run` never outlives a killed `up`.
+//! disk that could outlive its truth, and a `run` does not outlive a killed `up`.
 
 use std::io;
 use std::os::fd::AsFd;
 
+use rustix::process::{Signal, getpid, kill_process};
 use tidegate_core::{Input, Problem};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 /// The name under which the problems of `up` are reported.
 pub const PART: &str = "up";
 
-/// In `run`: reads what `up` reports until `up` is gone, and then ends this process by `shutdown`.
+/// In `run`: reads what `up` reports until `shutdown`. The end of `up` ends this process as SIGTERM does.
 ///
 /// # Errors
 /// When standard input is no pipe.
@@ -30,7 +31,8 @@ pub async fn run(inbox: mpsc::Sender<Input>, shutdown: CancellationToken) -> io:
         };
         let Ok(Some(line)) = line else {
             tracing::warn!("`tidegate up` is gone, stopping");
-            shutdown.cancel();
+            kill_process(getpid(), Signal::TERM)?;
+            shutdown.cancelled().await;
             return Ok(());
         };
         match serde_json::from_str::<Vec<Problem>>(&line) {

@@ -183,7 +183,7 @@ impl Part {
         if let Some(stage) = first(StageState::Unknown) {
             return format!("{subject}: {} is not known: {}", stage.name, stage.detail);
         }
-        format!("{subject} {}", self.outcome)
+        format!("{subject}: every stage passed; {}", self.outcome)
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{Request, State};
 use axum::http::header::{HOST, HeaderName, ORIGIN};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 
@@ -47,12 +47,16 @@ impl Guard {
         named && port == Some(self.port)
     }
 
-    fn refusal(self, method: &Method, headers: &HeaderMap) -> Option<(StatusCode, String)> {
+    fn refusal(self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<(StatusCode, String)> {
         let only = |name: HeaderName| -> Result<Option<&str>, ()> {
             let mut values = headers.get_all(name).iter();
             let first = values.next().map(|value| value.to_str().map_err(|_| ())).transpose()?;
             if values.next().is_some() { Err(()) } else { Ok(first) }
         };
+        // An absolute URI goes before the Host (RFC 9112, 3.2.2).
+        if let Some(authority) = uri.authority().filter(|authority| !self.is_ours(authority.as_str())) {
+            return Some((StatusCode::FORBIDDEN, format!("{:?} is not this machine's own", authority.as_str())));
+        }
         match only(HOST) {
             Ok(Some(host)) if self.is_ours(host) => {}
             Ok(Some(host)) => {
@@ -80,7 +84,7 @@ impl Guard {
 
 /// Refuses whom it must, and marks every answer.
 pub(super) async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    let mut response = match guard.refusal(request.method(), request.headers()) {
+    let mut response = match guard.refusal(request.method(), request.uri(), request.headers()) {
         Some((status, reason)) => {
             let cure = format!("ask http://{}:{} with GET, from this machine", guard.ip, guard.port);
             refuse(status, &reason, &cure)
@@ -103,7 +107,7 @@ mod tests {
         for (name, value) in headers {
             map.append(name, value.parse().unwrap());
         }
-        guard.refusal(method, &map).map(|(status, _)| status)
+        guard.refusal(method, &Uri::from_static("/"), &map).map(|(status, _)| status)
     }
 
     #[test]

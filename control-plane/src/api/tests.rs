@@ -1,1 +1,258 @@
-//! Skeleton.
+use http::Method;
+use tidegate_core::compile::Compiler;
+use tidegate_core::config::{Config, parse};
+use tidegate_core::health::Verdict;
+use tidegate_core::instance::{
+    Check, Claim, DEFAULT_DRAIN, Discovered, Hint, Instance, InstanceId, Membership, Phase, Update,
+};
+use tidegate_core::{Input, ProviderName, ServiceName, State as CoreState, VersionName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::clock::Clock;
+use crate::http::{Answer, Target, exchange};
+use crate::reconcile::Reconcile;
+
+const CONFIG: &str = "services: { shop: { stable: { version: v1 }, canary: { version: v2, weight: 10 } } }";
+
+/// An API over a reconcile task that was told of a few containers, none of them real.
+struct World {
+    target: Target,
+    address: std::net::SocketAddr,
+    tasks: JoinSet<()>,
+    shutdown: CancellationToken,
+}
+
+impl World {
+    /// `None`: the provider has not answered yet.
+    async fn new(config: Config, containers: Option<Vec<Discovered>>) -> Self {
+        let clock = Clock::start();
+        let (inbox, inputs) = mpsc::channel(64);
+        let (probes, mut changes) = mpsc::channel(64);
+        let store = Store::new();
+        let state = CoreState::new(config, [ProviderName::docker()], 0);
+        let compiler = Compiler::new("/state/filter.wasm".to_owned());
+        let (reconcile, observer) = Reconcile::new(state, compiler, store.clone(), clock, inputs, probes);
+        if let Some(containers) = containers {
+            let instances: Vec<InstanceId> =
+                containers.iter().flat_map(|container| &container.instances).map(|known| known.id.clone()).collect();
+            let update = Update::Reset(containers);
+            inbox.send(Input::Provider { provider: ProviderName::docker(), update }).await.unwrap();
+            for id in instances {
+                let verdict = Verdict { passing: true, detail: "connected".to_owned(), since: clock.now() };
+                inbox.send(Input::Checked { id, verdict }).await.unwrap();
+            }
+        }
+        let shutdown = CancellationToken::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(reconcile.run(shutdown.clone()));
+        // The inbox is open as long as this task runs.
+        tasks.spawn(async move {
+            while changes.recv().await.is_some() {}
+            drop(inbox);
+        });
+        let context = ApiContext { observer, store, counted: Arc::new(metrics::registry()) };
+        tasks.spawn(serve(listener, context, shutdown.clone()));
+        Self { target: Target::Tcp(address.to_string()), address, tasks, shutdown }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        exchange(&self.target, Method::GET, path, Duration::from_secs(30)).await.unwrap()
+    }
+
+    async fn json(&self, path: &str) -> serde_json::Value {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}: {answer:?}");
+        serde_json::from_slice(&answer.body).unwrap()
+    }
+
+    /// The head and body of the answer to these bytes.
+    async fn raw(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+}
+
+fn container(name: &str, version: &str, ip_end: u8) -> Discovered {
+    let at = Timestamp::from_millis(1);
+    let service = ServiceName::new("shop").unwrap();
+    let version = VersionName::new(version).unwrap();
+    let id = InstanceId {
+        container: format!("{name:0<64}"),
+        started_at: "then".to_owned(),
+        network: "bridge".to_owned(),
+        address: ([172, 17, 0, ip_end], 80).into(),
+    };
+    let instance = Instance {
+        id: id.clone(),
+        service: service.clone(),
+        version: version.clone(),
+        check: Check::default(),
+        drain: DEFAULT_DRAIN,
+    };
+    let claim = Claim { hosts: vec!["shop.localhost".to_owned()], path: "/".to_owned() };
+    Discovered {
+        id: id.container,
+        name: name.to_owned(),
+        created: at,
+        enabled: true,
+        phase: Phase::Running,
+        health: None,
+        terminating: None,
+        memberships: vec![Membership { service, version, claim }],
+        instances: vec![instance],
+        problems: Vec::new(),
+        hint: Hint { action: "start".to_owned(), at },
+        observed_at: at,
+    }
+}
+
+async fn shop() -> World {
+    let config = parse("tidegate.yaml", CONFIG).unwrap();
+    let containers = vec![container("a", "v1", 2), container("b", "v1", 3), container("c", "v2", 4)];
+    let world = World::new(config, Some(containers)).await;
+    while world.get("/readyz").await.status != StatusCode::OK {
+        tokio::task::yield_now().await;
+    }
+    world
+}
+
+#[tokio::test]
+async fn what_is_known_is_shown() {
+    let world = shop().await;
+    let status = world.json("/v1/status").await;
+    assert_eq!((&status["apiVersion"], &status["synced"]), (&json!("tidegate/v1"), &json!(true)));
+    assert_eq!(status["providers"][0]["containers"], 3);
+    let shop = &status["services"][0];
+    assert_eq!((&shop["name"], &shop["ready"], &shop["split"]), (&json!("shop"), &json!(3), &json!("rollout")));
+    assert_eq!((&shop["versions"][1]["role"], &shop["versions"][1]["weight"]), (&json!("canary"), &json!(1000)));
+    assert_eq!(shop["versions"][0].get("instances"), None, "a summary lists no instances");
+    let services = world.json("/v1/services").await;
+    assert_eq!(services["services"][0]["versions"][0]["instances"][0]["state"], "ready");
+    let canary = world.json("/v1/canary").await;
+    assert_eq!(canary["canaries"][0]["buckets"], json!([9000, 10_000]));
+    assert_eq!(world.json("/v1/edges").await["edges"], json!([]));
+}
+
+#[tokio::test]
+async fn the_documents_are_read_by_the_command_line() {
+    let world = shop().await;
+    let body = world.get("/v1/status").await.body;
+    let status: Status = serde_json::from_slice(&body).unwrap();
+    let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(serde_json::to_value(&status).unwrap(), document);
+    let _: Services = serde_json::from_slice(&world.get("/v1/services").await.body).unwrap();
+    let _: Canaries = serde_json::from_slice(&world.get("/v1/canary").await.body).unwrap();
+    let _: core_explain::Explanation = serde_json::from_slice(&world.get("/v1/explain/shop").await.body).unwrap();
+}
+
+#[tokio::test]
+async fn an_explanation_goes_on_to_the_edges() {
+    let world = shop().await;
+    let explained = world.json("/v1/explain/c").await;
+    let stages = explained["parts"][0]["stages"].as_array().unwrap();
+    let names: Vec<&str> = stages.iter().map(|stage| stage["name"].as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        [
+            "discovered",
+            "enabled",
+            "labels",
+            "service",
+            "address",
+            "running",
+            "healthcheck",
+            "check",
+            "split",
+            "host",
+            "committed",
+            "endpoints",
+            "weights",
+            "routes"
+        ]
+    );
+    assert!(stages[8]["detail"].as_str().unwrap().contains("buckets [9000, 10000)"), "{explained}");
+    assert_eq!(stages[10]["state"], "passed");
+    let answer = explained["answer"].as_str().unwrap();
+    assert!(answer.ends_with("endpoints failed: no Envoy is connected"), "{answer}");
+    let unknown = world.get("/v1/explain/sjop").await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    assert!(String::from_utf8_lossy(&unknown.body).contains("did you mean `shop`?"));
+    let odd = world.get("/v1/explain/%1b%5b2J%F0%9F%98%80%2F..").await;
+    assert_eq!(odd.status, StatusCode::NOT_FOUND);
+    assert!(!odd.body.contains(&0x1b), "foreign bytes are escaped");
+}
+
+#[tokio::test]
+async fn before_the_first_picture_it_lives_but_is_not_ready() {
+    let world = World::new(Config::default(), None).await;
+    assert_eq!(world.get("/healthz").await.status, StatusCode::OK);
+    let ready = world.get("/readyz").await;
+    assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(String::from_utf8_lossy(&ready.body).contains("the first full answer of docker"), "{ready:?}");
+    let status = world.json("/v1/status").await;
+    assert_eq!((&status["synced"], &status["providers"][0]["lastHeard"]), (&json!(false), &json!(null)));
+}
+
+#[tokio::test]
+async fn metrics_are_openmetrics() {
+    let world = shop().await;
+    let text = String::from_utf8(world.get("/metrics").await.body.to_vec()).unwrap();
+    for line in [
+        "tidegate_instances{service=\"shop\",version=\"v1\",state=\"ready\"} 2",
+        "tidegate_weight_basis_points{service=\"shop\",version=\"v2\"} 1000",
+        "tidegate_filter_policy_services 1",
+        "tidegate_synced 1",
+        "tidegate_xds_edges 0",
+    ] {
+        assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");
+    }
+    assert!(text.ends_with("# EOF\n"));
+    assert_eq!(text.matches("# EOF").count(), 1);
+}
+
+#[tokio::test]
+async fn strangers_are_refused_on_every_path() {
+    let world = shop().await;
+    let port = world.address.port();
+    for path in ["/v1/status", "/metrics", "/healthz", "/nothing"] {
+        let rebound =
+            world.raw(&format!("GET {path} HTTP/1.1\r\nhost: evil.example:{port}\r\nconnection: close\r\n\r\n")).await;
+        assert!(rebound.starts_with("HTTP/1.1 403"), "{path}: {rebound}");
+        assert!(!rebound.contains("shop"), "nothing is told to strangers");
+        let page = world
+            .raw(&format!("GET {path} HTTP/1.1\r\nhost: localhost:{port}\r\norigin: http://evil.example\r\nconnection: close\r\n\r\n"))
+            .await;
+        assert!(page.starts_with("HTTP/1.1 403"), "{path}: {page}");
+        let post = world
+            .raw(&format!(
+                "POST {path} HTTP/1.1\r\nhost: localhost:{port}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            ))
+            .await;
+        assert!(post.starts_with("HTTP/1.1 405"), "{path}: {post}");
+    }
+    let own =
+        world.raw(&format!("HEAD /v1/status HTTP/1.1\r\nhost: localhost:{port}\r\nconnection: close\r\n\r\n")).await;
+    assert!(own.starts_with("HTTP/1.1 200") && own.contains("x-content-type-options: nosniff"), "{own}");
+    let absolute =
+        format!("GET http://evil.example/v1/status HTTP/1.1\r\nhost: localhost:{port}\r\nconnection: close\r\n\r\n");
+    assert!(world.raw(&absolute).await.starts_with("HTTP/1.1 403"));
+}
+
+#[tokio::test]
+async fn shutdown_ends_idle_connections() {
+    let mut world = shop().await;
+    let mut idle = TcpStream::connect(world.address).await.unwrap();
+    world.get("/healthz").await;
+    world.shutdown.cancel();
+    let ended = async { while world.tasks.join_next().await.is_some() {} };
+    tokio::time::timeout(Duration::from_secs(30), ended).await.unwrap();
+    let mut rest = Vec::new();
+    idle.read_to_end(&mut rest).await.unwrap();
+}

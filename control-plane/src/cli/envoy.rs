@@ -7,7 +7,7 @@ use std::process::Command;
 
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use tidegate_core::bootstrap::{self, BootstrapOptions};
-use tidegate_core::config::Admin;
+use tidegate_core::config::{Admin, Config};
 
 use super::{BootstrapArgs, Outcome, Output, draw, start};
 use crate::config;
@@ -40,17 +40,22 @@ pub(super) fn bootstrap(args: &BootstrapArgs, output: Output) -> Outcome {
             return Outcome::ProblemFound;
         }
     };
-    let admin = args.admin.clone().or_else(|| config.edge.admin.clone());
-    let admin = admin.unwrap_or_else(|| Admin::Unix(DEFAULT_ADMIN.to_owned()));
-    let value = bootstrap::bootstrap(&config, &BootstrapOptions { node_id: args.node_id.clone(), admin });
-    match output {
-        Output::Json => draw::page(&format!("{value:#}\n"), false),
-        Output::Table => match bootstrap::to_yaml(&value) {
-            Ok(yaml) => draw::page(&yaml, false),
-            Err(error) => return draw::fail(&format!("error: {error}"), Outcome::ProblemFound),
-        },
+    match render(&config, args, output) {
+        Ok(text) => draw::page(&text, false),
+        Err(error) => return draw::fail(&format!("error: {error}"), Outcome::ProblemFound),
     }
     Outcome::Well
+}
+
+/// The bootstrap as it is printed.
+pub(super) fn render(config: &Config, args: &BootstrapArgs, output: Output) -> anyhow::Result<String> {
+    let admin = args.admin.clone().or_else(|| config.edge.admin.clone());
+    let admin = admin.unwrap_or_else(|| Admin::Unix(DEFAULT_ADMIN.to_owned()));
+    let value = bootstrap::bootstrap(config, &BootstrapOptions { node_id: args.node_id.clone(), admin });
+    match output {
+        Output::Json => Ok(format!("{value:#}\n")),
+        Output::Table => Ok(bootstrap::to_yaml(&value)?),
+    }
 }
 
 /// Becomes another program, which the kernel ends by SIGTERM when the thread that started this process ends.

@@ -118,7 +118,7 @@ impl Supervisor<'_> {
                 status = child.ended() => {
                     let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
                     tracing::warn!(reason = how, lived = ?child.age(), "Envoy ended, starting it again");
-                    self.report(vec![ended(&format!("it ended ({how}) after {} ms", child.age().as_millis()))]);
+                    self.report(vec![ended(&format!("it ended: {how}"))]);
                     return child.age();
                 }
                 () = tokio::time::sleep(STARTED), if !started => {

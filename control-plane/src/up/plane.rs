@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::UpOptions;
 use super::backoff::Backoff;
 use super::child::Child;
-use crate::supervised;
+use crate::{config, ports, supervised};
 
 /// `run` may be this long in coming back from an end at its start, such as one for an invalid configuration.
 const MOST: Duration = Duration::from_secs(5);
@@ -26,51 +26,68 @@ pub(super) async fn supervise(
     stop: CancellationToken,
 ) {
     let mut backoff = Backoff::new(MOST);
+    let mut told = Vec::new();
     loop {
-        let mut lived = Duration::ZERO;
-        match Child::start(&mut command(options)) {
-            Ok(mut child) => {
-                let ended = attend(&mut child, &mut reported, &stop).await;
-                lived = child.age();
-                match ended {
-                    Some(reason) => tracing::warn!(reason, lived = ?lived, "`tidegate run` ended, starting it again"),
-                    None => return child.stop(STOP_LIMIT).await,
-                }
-            }
-            Err(error) => tracing::error!(%error, "`tidegate run` cannot be started"),
+        let blocked = blocked(options);
+        for problem in blocked.iter().filter(|problem| !told.contains(*problem)) {
+            (options.tell)(problem);
         }
+        told = blocked;
+        let lived = if told.is_empty() { live(options, &mut reported, &stop).await } else { Duration::ZERO };
         let pause = backoff.pause(lived, rand::random());
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
+/// One life of `run`; returns how long it was.
+async fn live(options: &UpOptions, reported: &mut watch::Receiver<Vec<Problem>>, stop: &CancellationToken) -> Duration {
+    let mut child = match Child::start(&mut command(options)) {
+        Ok(child) => child,
+        Err(error) => {
+            tracing::error!(%error, "`tidegate run` cannot be started");
+            return Duration::ZERO;
+        }
+    };
+    let mut pipe = child.stdin();
+    match attend(&mut child, &mut pipe, reported, stop).await {
+        Some(reason) => tracing::warn!(reason, lived = ?child.age(), "`tidegate run` ended, starting it again"),
+        // The pipe is open till then: its end would be taken for ours.
+        None => child.stop(STOP_LIMIT).await,
+    }
+    child.age()
+}
+
+/// What would end `run` at its start. It is told once, not with every try; there is no `run` yet that could show it.
+fn blocked(options: &UpOptions) -> Vec<Problem> {
+    match config::load(options.run.config.as_deref()) {
+        Ok(config) => [("xds.address", config.xds), ("api.address", config.api)]
+            .into_iter()
+            .filter_map(|(key, address)| ports::check(key, address))
+            .collect(),
+        Err(problems) => problems,
+    }
+}
+
 /// Until the child ends (how), or has to (`None`).
 async fn attend(
     child: &mut Child,
+    pipe: &mut Option<ChildStdin>,
     reported: &mut watch::Receiver<Vec<Problem>>,
     stop: &CancellationToken,
 ) -> Option<String> {
-    let mut pipe = child.stdin();
     reported.mark_changed();
+    let mut takes_reports = true;
     loop {
         tokio::select! {
             () = stop.cancelled() => return None,
             ended = child.ended() => return Some(ended.map_or_else(|e| e.to_string(), |status| status.to_string())),
-            changed = reported.changed(), if pipe.is_some() => {
+            changed = reported.changed(), if takes_reports => {
                 let problems = reported.borrow_and_update().clone();
-                if changed.is_err() || !report(pipe.as_mut(), &problems).await {
-                    // Kept open all the same: its end would be taken for ours.
-                    tracing::debug!("`tidegate run` takes no reports");
-                    tokio::select! {
-                        () = stop.cancelled() => return None,
-                        ended = child.ended() => {
-                            return Some(ended.map_or_else(|e| e.to_string(), |status| status.to_string()));
-                        }
-                    }
-                }
+                takes_reports = changed.is_ok() && report(pipe.as_mut(), &problems).await;
             }
         }
     }

@@ -26,7 +26,7 @@ pub(super) fn service(state: &State, name: &ServiceName) -> Part {
         subject,
         service: Some(name.to_string()),
         version: None,
-        outcome: format!("is reached at {}", places(view)),
+        outcome: format!("it is published at {}", places(view)),
         stages: vec![discovered, host(view), split(view), ready(view)],
     }
 }
@@ -46,7 +46,7 @@ pub(super) fn container(state: &State, container: &Discovered, membership: Optio
         (Some(membership), Some(view)) => {
             stages.extend([share(view, &membership.version), host(view)]);
             let weight = percent(view.split.weight(&membership.version));
-            outcome = format!("is one of those that serve {weight} of `{}` at {}", view.name, places(view));
+            outcome = format!("its version has {weight} of `{}`, published at {}", view.name, places(view));
         }
         (Some(_), None) => stages.push(not_settled(state)),
         (None, _) => {}
