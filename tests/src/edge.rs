@@ -1,19 +1,44 @@
 //! An edge as a user has it: a control plane on free ports and an Envoy with tidegate's bootstrap, over an engine whose
 //! containers it serves.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::{
     client::{Answer, Request},
-    engine::Engine,
+    engine::{Engine, Spec},
     envoy::{Envoy, Options},
     load::{Ask, Load, Report},
     poll::{SOON, until},
     ports,
     tidegate::{Cli, Tidegate},
 };
+
+/// A container of one version of a service on `SERVICE.localhost`, whose `/ready` is checked every 200 ms.
+pub fn backend(service: &str, version: &str) -> Spec {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    Spec::sample(&format!("{version}-{}", COUNT.fetch_add(1, Ordering::Relaxed)))
+        .label("tidegate.enable", "true")
+        .label("tidegate.service", service)
+        .label("tidegate.host", &host(service))
+        .label("tidegate.version", version)
+        .label("tidegate.port", "8080")
+        .label("tidegate.check.type", "http")
+        .label("tidegate.check.path", "/ready")
+        .label("tidegate.check.interval", "200ms")
+        .version(version)
+}
+
+/// The host of a [`backend`].
+pub fn host(service: &str) -> String {
+    format!("{service}.localhost")
+}
 
 /// A control plane with its Envoy.
 pub struct Edge {
@@ -64,7 +89,9 @@ impl Edge {
         let mut tidegate = Tidegate::start(&words, &settings.with(services), &[])?;
         tidegate.answers(&format!("http://{}/healthz", settings.api)).await?;
         let cli = tidegate.cli(&format!("http://{}", settings.api));
-        let bootstrap = cli.run(["envoy", "bootstrap", "--config", "tidegate.yaml"]).await?.ok()?.stdout;
+        let admin = format!("unix:{}", tidegate.directory().join("tidegate-state/envoy-admin.sock").display());
+        let arguments = ["envoy", "bootstrap", "--config", "tidegate.yaml", "--admin", &admin];
+        let bootstrap = cli.run(arguments).await?.ok()?.stdout;
         let options = Options { concurrency: 2, ..Options::default() };
         let mut envoy = Envoy::start_with(&bootstrap, &options).await?;
         envoy.ready(SOON).await?;

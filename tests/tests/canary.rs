@@ -7,8 +7,8 @@ use anyhow::{Result, ensure};
 use tidegate_filter_core::{BUCKETS, bucket, pick};
 use tidegate_tests::{
     client::Request,
-    edge::Edge,
-    engine::{Container, Engine, Spec},
+    edge::{Edge, backend, host},
+    engine::{Container, Engine},
     load::{Ask, Load},
     poll::{SOON, until},
 };
@@ -28,7 +28,7 @@ impl Canary {
         let edge = Edge::start_with(&engine, &declared(&service, percent), arguments).await?;
         let mut containers = Vec::new();
         for version in versions {
-            containers.push(engine.run(sample(&service, version)).await?);
+            containers.push(engine.run(backend(&service, version)).await?);
         }
         let canary = Self { edge, engine, service, containers };
         for version in ["v1", "v2"] {
@@ -38,7 +38,7 @@ impl Canary {
     }
 
     fn host(&self) -> String {
-        format!("{}.localhost", self.service)
+        host(&self.service)
     }
 
     fn cluster(&self, version: &str) -> String {
@@ -72,19 +72,6 @@ fn declared(service: &str, percent: &str) -> String {
         "{{ \"{service}\": {{ stable: {{ version: v1 }}, canary: {{ version: v2, weight: {percent}, \
          sessionAffinity: {{ hashOn: [ {{ header: X-User }}, {{ sourceIp: true }} ] }} }} }} }}"
     )
-}
-
-fn sample(service: &str, version: &str) -> Spec {
-    Spec::sample(&format!("{service}-{version}"))
-        .label("tidegate.enable", "true")
-        .label("tidegate.service", service)
-        .label("tidegate.host", &format!("{service}.localhost"))
-        .label("tidegate.version", version)
-        .label("tidegate.port", "8080")
-        .label("tidegate.check.type", "http")
-        .label("tidegate.check.path", "/ready")
-        .label("tidegate.check.interval", "200ms")
-        .version(version)
 }
 
 #[tokio::test]
@@ -188,13 +175,12 @@ async fn an_emptied_canary_is_served_by_stable_and_nobody_else_moves() -> Result
 async fn one_of_two_canary_hosts_drained_moves_nobody() -> Result<()> {
     let canary = Canary::start("half", &["v1", "v2"], "40", &[]).await?;
     // This one goes on serving for a while after it was told to stop: it is DRAINING meanwhile.
-    let slow = sample(&canary.service, "v2").env("TERM", "graceful").env("TERM_DELAY_MS", "3000");
+    let slow = backend(&canary.service, "v2").env("TERM", "graceful").env("TERM_DELAY_MS", "3000");
     let slow = canary.engine.run(slow).await?;
     canary.edge.healthy(&canary.cluster("v2"), 2).await?;
     canary.edge.weighs(&canary.service, "v2", 4_000).await?;
     assert_eq!(canary.versions(2_000).await?, canary.predicted(2_000, 4_000));
-    let stop = slow.kill("SIGTERM");
-    stop.await?;
+    slow.kill("SIGTERM").await?;
     canary.edge.healthy(&canary.cluster("v2"), 1).await?;
     assert_eq!(canary.versions(2_000).await?, canary.predicted(2_000, 4_000), "while it drains");
     slow.exit_code(SOON).await?;
@@ -249,8 +235,7 @@ async fn a_filter_that_crashes_stops_no_traffic_and_heals() -> Result<()> {
         Ok(())
     })
     .await?;
-    let status = canary.edge.tidegate.process.log()?;
-    ensure!(status.contains("filter crashed"), "the control plane did not notice");
+    ensure!(canary.edge.tidegate.process.log().contains("filter crashed"), "the control plane did not notice");
     Ok(())
 }
 
@@ -275,11 +260,11 @@ async fn without_affinity_the_split_is_unsticky_and_needs_no_filter() -> Result<
     let declared =
         format!("{{ \"{service}\": {{ stable: {{ version: v1 }}, canary: {{ version: v2, weight: 50 }} }} }}");
     let edge = Edge::start(&engine, &declared).await?;
-    let _containers = [engine.run(sample(&service, "v1")).await?, engine.run(sample(&service, "v2")).await?];
+    let _containers = [engine.run(backend(&service, "v1")).await?, engine.run(backend(&service, "v2")).await?];
     edge.healthy(&format!("{service}/v1"), 1).await?;
     edge.healthy(&format!("{service}/v2"), 1).await?;
     edge.weighs(&service, "v2", 5_000).await?;
-    let report = Load::get(edge.listener, &format!("{service}.localhost"), "/").closed(4).requests(2_000);
+    let report = Load::get(edge.listener, &host(&service), "/").closed(4).requests(2_000);
     let report = report.duration(Duration::from_secs(30)).run().await?;
     report.all_succeeded()?;
     // Binomial(2,000, ½) leaves this range once in a billion runs.

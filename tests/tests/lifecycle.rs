@@ -5,30 +5,11 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use tidegate_tests::{
     client::Request,
-    edge::Edge,
-    engine::{Container, Engine, Spec},
-    load::{Ask, Load},
+    edge::{Edge, backend, host},
+    engine::{Container, Engine},
+    load::{Ask, Load, Report},
     poll::{SOON, until},
 };
-
-/// A container of a service of its own name, on `NAME.localhost`.
-fn sample(engine: &Engine, service: &str, version: &str) -> Spec {
-    let _ = engine;
-    Spec::sample(&format!("{service}-{version}"))
-        .label("tidegate.enable", "true")
-        .label("tidegate.service", service)
-        .label("tidegate.host", &host(service))
-        .label("tidegate.version", version)
-        .label("tidegate.port", "8080")
-        .label("tidegate.check.type", "http")
-        .label("tidegate.check.path", "/ready")
-        .label("tidegate.check.interval", "200ms")
-        .version(version)
-}
-
-fn host(service: &str) -> String {
-    format!("{service}.localhost")
-}
 
 #[tokio::test]
 async fn a_container_is_followed_from_start_to_removal() -> Result<()> {
@@ -39,7 +20,7 @@ async fn a_container_is_followed_from_start_to_removal() -> Result<()> {
     let host = host(&service);
     assert_eq!(edge.get(&host).await?.status, 404, "nobody has the host yet");
 
-    let container = engine.run(sample(&engine, &service, "v1").network(&network)).await?;
+    let container = engine.run(backend(&service, "v1").network(&network)).await?;
     edge.answers(&host, 200).await?;
 
     container.pause().await?;
@@ -76,13 +57,17 @@ async fn nothing_is_routed_before_it_is_ready() -> Result<()> {
     let engine = Engine::connect().await?;
     let service = engine.unique("ready");
     let edge = Edge::start(&engine, "{}").await?;
-    let first = engine.run(sample(&engine, &service, "v1")).await?;
+    let first = engine.run(backend(&service, "v1")).await?;
     edge.answers(&host(&service), 200).await?;
 
-    let late = engine.run(sample(&engine, &service, "v2").env("READY_AFTER_MS", "3600000")).await?;
-    served_by_both(&edge, &service, 1_000, &[&first]).await?;
-
-    late.control("ready=true").await?;
+    let late = engine.run(backend(&service, "v2").env("READY_AFTER_MS", "3000")).await?;
+    loop {
+        let report = served(&edge, &service, 200).await?;
+        if late.get("/ready").await.is_ok_and(|answer| answer.status == 200) {
+            break;
+        }
+        only_by(&report, &first)?;
+    }
     until(SOON, "an answer of the late one", async || {
         let version = edge.get(&host(&service)).await?.version().map(ToOwned::to_owned);
         ensure!(version.as_deref() == Some("v2"), "{version:?}");
@@ -92,16 +77,19 @@ async fn nothing_is_routed_before_it_is_ready() -> Result<()> {
 
     late.control("ready=false").await?;
     edge.healthy(&format!("{service}/v2"), 0).await?;
-    served_by_both(&edge, &service, 500, &[&first]).await
+    only_by(&served(&edge, &service, 500).await?, &first)
 }
 
-/// Asks so often and sees who answers: nobody but these.
-async fn served_by_both(edge: &Edge, service: &str, requests: u64, allowed: &[&Container]) -> Result<()> {
+async fn served(edge: &Edge, service: &str, requests: u64) -> Result<Report> {
     let report = Load::get(edge.listener, &host(service), "/").closed(4).requests(requests).run().await?;
     report.all_succeeded()?;
+    Ok(report)
+}
+
+fn only_by(report: &Report, container: &Container) -> Result<()> {
     for sample in &report.samples {
         let by = sample.served_by.as_deref().unwrap_or_default();
-        ensure!(allowed.iter().any(|container| by.ends_with(&container.id[..12])), "answered by {by}");
+        ensure!(by.ends_with(&container.id[..12]), "answered by {by}");
     }
     Ok(())
 }
@@ -111,7 +99,7 @@ async fn docker_healthcheck_is_a_second_input() -> Result<()> {
     let engine = Engine::connect().await?;
     let service = engine.unique("hc");
     let edge = Edge::start(&engine, "{}").await?;
-    let spec = sample(&engine, &service, "v1").healthcheck(Duration::from_millis(300));
+    let spec = backend(&service, "v1").healthcheck(Duration::from_millis(300));
     let container = engine.run(spec).await?;
     edge.answers(&host(&service), 200).await?;
     // `/ready`, which tidegate checks, stays true; only Docker's HEALTHCHECK turns.
@@ -127,8 +115,8 @@ async fn one_of_two_replicas_killed_under_load_costs_no_get() -> Result<()> {
     let engine = Engine::connect().await?;
     let service = engine.unique("kill");
     let edge = Edge::start(&engine, "{}").await?;
-    let first = engine.run(sample(&engine, &service, "v1")).await?;
-    let second = engine.run(sample(&engine, &service, "v1")).await?;
+    let first = engine.run(backend(&service, "v1")).await?;
+    let second = engine.run(backend(&service, "v1")).await?;
     edge.healthy(&format!("{service}/v1"), 2).await?;
 
     let load = Load::get(edge.listener, &host(&service), "/").rate(400.0, 16).requests(2_000).start();
@@ -152,7 +140,7 @@ async fn stopping_a_replica_lets_requests_in_flight_finish() -> Result<()> {
     let engine = Engine::connect().await?;
     let service = engine.unique("drain");
     let edge = Edge::start(&engine, "{}").await?;
-    let graceful = sample(&engine, &service, "v1").env("TERM", "graceful").env("TERM_DELAY_MS", "300");
+    let graceful = backend(&service, "v1").env("TERM", "graceful").env("TERM_DELAY_MS", "300");
     let stopping = engine.run(graceful).await?;
     edge.healthy(&format!("{service}/v1"), 1).await?;
     let listener = edge.listener;
@@ -165,7 +153,7 @@ async fn stopping_a_replica_lets_requests_in_flight_finish() -> Result<()> {
         Ok(())
     })
     .await?;
-    let _other = engine.run(sample(&engine, &service, "v1")).await?;
+    let _other = engine.run(backend(&service, "v1")).await?;
     edge.healthy(&format!("{service}/v1"), 2).await?;
     stopping.stop(Duration::from_secs(10)).await?;
     let answer = slow.join_all().await.remove(0)?;
@@ -179,8 +167,8 @@ async fn the_control_plane_killed_and_back_costs_no_request_and_no_endpoint() ->
     let service = engine.unique("crash");
     let cluster = format!("{service}/v1");
     let edge = Edge::start(&engine, "{}").await?;
-    let _first = engine.run(sample(&engine, &service, "v1")).await?;
-    let second = engine.run(sample(&engine, &service, "v1")).await?;
+    let _first = engine.run(backend(&service, "v1")).await?;
+    let second = engine.run(backend(&service, "v1")).await?;
     edge.healthy(&cluster, 2).await?;
 
     let load = Load::get(edge.listener, &host(&service), "/").rate(400.0, 16).requests(4_000).duration(SOON).start();
@@ -209,7 +197,7 @@ async fn upgrades_pass_and_other_methods_arrive_once() -> Result<()> {
     let engine = Engine::connect().await?;
     let service = engine.unique("upgrade");
     let edge = Edge::start(&engine, "{}").await?;
-    let _container = engine.run(sample(&engine, &service, "v1")).await?;
+    let _container = engine.run(backend(&service, "v1")).await?;
     edge.answers(&host(&service), 200).await?;
 
     let mut socket = tokio::net::TcpStream::connect(edge.listener).await?;
