@@ -396,7 +396,8 @@ impl Example {
         command.env_remove("TIDEGATE_ENVOY").env_remove("STATE_DIRECTORY").envs(environment.iter().copied());
         let mut process = Process::spawn(name, &mut command, directory.path())?;
         let done = directory.path().join("done");
-        let ran = process.until(2 * SOON, &format!("the end of {name}"), async || {
+        let what = format!("the end of {name}");
+        let ran = process.until(2 * SOON, &what, async || {
             ensure!(done.exists(), "it is at work");
             Ok(())
         });
