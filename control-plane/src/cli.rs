@@ -171,8 +171,11 @@ struct BootstrapArgs {
     /// The id by which the edge is known
     #[arg(long, default_value = tidegate_core::bootstrap::NODE_ID, value_name = "ID")]
     node_id: String,
+    /// Where the state of `run` is kept [default: $STATE_DIRECTORY, else ./tidegate-state]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
     /// Where the admin interface listens: a loopback ADDRESS:PORT, or `unix:PATH` [default: `edge.admin` of the
-    /// configuration, else unix:/run/tidegate/envoy-admin.sock]
+    /// configuration, else `envoy-admin.sock` in the state directory]
     #[arg(long, value_name = "ADDRESS", value_parser = envoy::parse_admin)]
     admin: Option<tidegate_core::config::Admin>,
 }

@@ -83,16 +83,19 @@ impl Edge {
 
     /// The same with further arguments of `tidegate run`.
     pub async fn start_with(engine: &Engine, services: &str, arguments: &[&str]) -> Result<Self> {
+        Self::start_on(engine, services, arguments, 2).await
+    }
+
+    /// The same with so many workers in Envoy.
+    pub async fn start_on(engine: &Engine, services: &str, arguments: &[&str], concurrency: u32) -> Result<Self> {
         let settings = Settings::free(engine.endpoint())?;
         let command: Vec<String> = ["run"].iter().chain(arguments).map(ToString::to_string).collect();
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
         let mut tidegate = Tidegate::start(&words, &settings.with(services), &[])?;
         tidegate.answers(&format!("http://{}/healthz", settings.api)).await?;
         let cli = tidegate.cli(&format!("http://{}", settings.api));
-        let admin = format!("unix:{}", tidegate.directory().join("tidegate-state/envoy-admin.sock").display());
-        let arguments = ["envoy", "bootstrap", "--config", "tidegate.yaml", "--admin", &admin];
-        let bootstrap = cli.run(arguments).await?.ok()?.stdout;
-        let options = Options { concurrency: 2, ..Options::default() };
+        let bootstrap = cli.run(["envoy", "bootstrap", "--config", "tidegate.yaml"]).await?.ok()?.stdout;
+        let options = Options { concurrency, ..Options::default() };
         let mut envoy = Envoy::start_with(&bootstrap, &options).await?;
         envoy.ready(SOON).await?;
         Ok(Self { envoy, tidegate, listener: settings.listener, settings, command })
@@ -114,9 +117,20 @@ impl Edge {
     }
 
     /// Kills the control plane with SIGKILL and starts it again with the same state and file.
-    pub async fn restart_control_plane(self) -> Result<Self> {
-        let Self { envoy, mut tidegate, listener, settings, command } = self;
-        tidegate.process.kill()?;
+    pub async fn restart_control_plane(mut self) -> Result<Self> {
+        self.tidegate.process.kill()?;
+        self.revive().await
+    }
+
+    /// Stops the control plane, as an operator would, and starts it again when `meanwhile` is over.
+    pub async fn without_control_plane(mut self, meanwhile: impl Future<Output = ()>) -> Result<Self> {
+        self.tidegate.process.terminate(SOON).await?;
+        meanwhile.await;
+        self.revive().await
+    }
+
+    async fn revive(self) -> Result<Self> {
+        let Self { envoy, tidegate, listener, settings, command } = self;
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
         let mut tidegate = tidegate.again(&words, &[])?;
         tidegate.answers(&format!("http://{}/healthz", settings.api)).await?;

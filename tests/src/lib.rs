@@ -18,3 +18,6 @@ pub mod engine;
 pub mod private_engine;
 
 pub mod edge;
+
+pub mod demo;
+pub mod bench;

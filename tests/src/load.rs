@@ -39,6 +39,8 @@ pub struct Load {
     pub timeout: Duration,
     /// The n-th request, from 0.
     pub ask: Arc<dyn Fn(u64) -> Ask + Send + Sync>,
+    /// Told of each sample as it is taken, for those who watch.
+    pub watch: Arc<dyn Fn(&Sample) + Send + Sync>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -119,6 +121,7 @@ impl Load {
             duration: Duration::from_secs(10),
             timeout: Duration::from_secs(10),
             ask: Arc::new(move |_| Ask::get(&path)),
+            watch: Arc::new(|_| {}),
         }
     }
 
@@ -150,6 +153,11 @@ impl Load {
 
     pub fn asking(mut self, ask: impl Fn(u64) -> Ask + Send + Sync + 'static) -> Self {
         self.ask = Arc::new(ask);
+        self
+    }
+
+    pub fn watched(mut self, watch: impl Fn(&Sample) + Send + Sync + 'static) -> Self {
+        self.watch = Arc::new(watch);
         self
     }
 
@@ -246,7 +254,9 @@ async fn work(shared: Arc<Shared>) -> Result<Vec<Sample>> {
         let ask = (shared.load.ask)(number);
         let (outcome, served_by) = request(&shared.load, &ask, &mut connection).await?;
         let at = due.duration_since(shared.started);
-        samples.push(Sample { at, latency: due.elapsed(), outcome, served_by, key: ask.key });
+        let sample = Sample { at, latency: due.elapsed(), outcome, served_by, key: ask.key };
+        (shared.load.watch)(&sample);
+        samples.push(sample);
         shared.done.fetch_add(1, Relaxed);
         if !shared.load.keep_alive || !matches!(outcome, Outcome::Status(_)) {
             connection = None;

@@ -146,13 +146,55 @@ async fn a_bad_label_is_one_clear_problem_of_its_container_alone() -> Result<()>
 
     let enable = "add the label `tidegate.enable=true`";
     for (name, label, value, code, reason, cure) in [
-        ("hosts", "tidegate.hosts", "a.localhost", Code::UnknownLabel, "`tidegate.hosts`", "did you mean `tidegate.host`?"),
-        ("chek", "tidegate.chek.path", "/", Code::UnknownLabel, "`tidegate.chek.path`", "did you mean `tidegate.check.path`?"),
-        ("port", "tidegate.port", "80a", Code::InvalidLabel, "`tidegate.port`: \"80a\" is not a port", "from 1 to 65535"),
+        (
+            "hosts",
+            "tidegate.hosts",
+            "a.localhost",
+            Code::UnknownLabel,
+            "`tidegate.hosts`",
+            "did you mean `tidegate.host`?",
+        ),
+        (
+            "chek",
+            "tidegate.chek.path",
+            "/",
+            Code::UnknownLabel,
+            "`tidegate.chek.path`",
+            "did you mean `tidegate.check.path`?",
+        ),
+        (
+            "port",
+            "tidegate.port",
+            "80a",
+            Code::InvalidLabel,
+            "`tidegate.port`: \"80a\" is not a port",
+            "from 1 to 65535",
+        ),
         ("unit", "tidegate.check.interval", "5", Code::InvalidLabel, "\"5\" has no unit", "such as `500ms` or `2s`"),
-        ("kind", "tidegate.check.type", "htpp", Code::InvalidLabel, "there is no check \"htpp\"", "did you mean `http`?"),
-        ("mode", "tidegate.network", "nowhere", Code::InvalidLabel, "not on a network \"nowhere\"", "it is on `bridge`"),
-        ("out", "tidegate.enable", "yes", Code::InvalidLabel, "`tidegate.enable` is \"yes\"", "write `true` or `false`"),
+        (
+            "kind",
+            "tidegate.check.type",
+            "htpp",
+            Code::InvalidLabel,
+            "there is no check \"htpp\"",
+            "did you mean `http`?",
+        ),
+        (
+            "mode",
+            "tidegate.network",
+            "nowhere",
+            Code::InvalidLabel,
+            "not on a network \"nowhere\"",
+            "it is on `bridge`",
+        ),
+        (
+            "out",
+            "tidegate.enable",
+            "yes",
+            Code::InvalidLabel,
+            "`tidegate.enable` is \"yes\"",
+            "write `true` or `false`",
+        ),
     ] {
         let service = engine.unique(name);
         let container = engine.run(sample(&service, name).label(label, value)).await?;
@@ -473,7 +515,10 @@ async fn a_question_nobody_can_answer_says_why() -> Result<()> {
     for command in [["status"].as_slice(), &["ps"], &["explain", "shop"], &["canary", "status"]] {
         let asked = nobody.run(command).await?;
         assert_eq!(asked.code, 3, "{command:?}: {asked:?}");
-        ensure!(asked.stderr.starts_with("error: no control plane answers at ") && asked.stdout.is_empty(), "{asked:?}");
+        ensure!(
+            asked.stderr.starts_with("error: no control plane answers at ") && asked.stdout.is_empty(),
+            "{asked:?}"
+        );
     }
     let engine = Engine::connect().await?;
     let service = engine.unique("asked");
@@ -482,7 +527,10 @@ async fn a_question_nobody_can_answer_says_why() -> Result<()> {
     edge.answers(&host(&service), 200).await?;
     let typo = format!("{service}d");
     let asked = edge.cli().run(["explain", &typo]).await?;
-    ensure!(asked.code == 1 && asked.stderr.contains(&format!("there is no service or container `{typo}`")), "{asked:?}");
+    ensure!(
+        asked.code == 1 && asked.stderr.contains(&format!("there is no service or container `{typo}`")),
+        "{asked:?}"
+    );
     ensure!(asked.stderr.contains(&format!("did you mean `{service}`?")), "{asked:?}");
     let asked = edge.cli().run(["canary", "status", &service]).await?;
     ensure!(asked.code == 1 && asked.stderr.contains(&format!("the service `{service}` has no canary")), "{asked:?}");

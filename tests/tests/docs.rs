@@ -238,8 +238,7 @@ fn every_error_of_a_label_is_as_shown() -> Result<()> {
     for row in rows {
         let [of, code, reason, help] = row.as_slice() else { bail!("four cells, not {row:?}") };
         let problems = told(&[label(of).with_context(|| of.clone())?]);
-        let said: Vec<_> =
-            problems.iter().map(|p| (p.code.as_str(), p.reason.as_str(), p.cure.as_str())).collect();
+        let said: Vec<_> = problems.iter().map(|p| (p.code.as_str(), p.reason.as_str(), p.cure.as_str())).collect();
         assert_eq!(said, [(code.as_str(), reason.as_str(), help.as_str())], "{of}");
     }
     Ok(())
@@ -320,8 +319,10 @@ fn every_link_leads_somewhere() -> Result<()> {
 #[tokio::test]
 async fn the_readme_lists_every_command() -> Result<()> {
     let help = Cli::default().run(["--help"]).await?.ok()?.stdout;
-    let listed = help.split_once("Commands:\n").context("commands")?.1.lines().map_while(|line| line.strip_prefix("  "));
-    let commands: Vec<&str> = listed.filter_map(|line| line.split(' ').next()).filter(|word| !word.is_empty()).collect();
+    let listed =
+        help.split_once("Commands:\n").context("commands")?.1.lines().map_while(|line| line.strip_prefix("  "));
+    let commands: Vec<&str> =
+        listed.filter_map(|line| line.split(' ').next()).filter(|word| !word.is_empty()).collect();
     ensure!(commands.len() > 5, "{help}");
     let readme = document("README.md")?;
     for command in &commands {

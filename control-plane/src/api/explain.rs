@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use tidegate_core::Timestamp;
-use tidegate_core::explain::StageState::{Failed, Passed, Pending};
+use tidegate_core::explain::StageState::{Failed, Passed, Pending, Unknown};
 use tidegate_core::explain::{Explanation, Part, Stage};
+use tidegate_core::name::cluster_name;
 use tidegate_core::status::{AcceptanceState, EdgeAcceptance};
 use tidegate_xds::ResourceType;
 
@@ -22,7 +23,8 @@ pub(super) struct Edge {
 
 struct Service {
     published: Option<Publication>,
-    /// The version has instances in the split, and so an EDS cluster that matters.
+    /// The EDS clusters of the versions that the split names.
+    clusters: Vec<String>,
     several_versions: bool,
     has_route: bool,
 }
@@ -34,6 +36,7 @@ impl Edge {
             let view = look.state.service(&name)?;
             let service = Service {
                 published: look.published.get(&name).copied(),
+                clusters: view.split.versions().into_iter().map(|version| cluster_name(&name, version)).collect(),
                 several_versions: view.split.versions().len() > 1,
                 has_route: !view.hosts.is_empty(),
             };
@@ -86,7 +89,11 @@ fn accepted(
 ) -> Vec<Stage> {
     let mut stages = Vec::new();
     if let Some(cluster) = part.cluster() {
-        stages.push(stage("endpoints", &acceptance(ResourceType::Endpoint, &cluster)));
+        stages.push(if service.clusters.contains(&cluster) {
+            stage("endpoints", &acceptance(ResourceType::Endpoint, &cluster))
+        } else {
+            Stage::new("endpoints", Unknown, None, "they are not published while the version gets no traffic")
+        });
     }
     if service.several_versions {
         let weights = acceptance(ResourceType::Runtime, tidegate_core::compile::TIDEGATE);

@@ -5,15 +5,13 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use anyhow::anyhow;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use tidegate_core::bootstrap::{self, BootstrapOptions};
 use tidegate_core::config::{Admin, Config};
 
 use super::{BootstrapArgs, Outcome, Output, draw, start};
 use crate::config;
-
-/// Where the admin interface listens unless something else is said: where the systemd unit and the image have their sockets.
-const DEFAULT_ADMIN: &str = "/run/tidegate/envoy-admin.sock";
 
 pub(super) fn parse_admin(text: &str) -> Result<Admin, String> {
     if let Some(path) = text.strip_prefix("unix:") {
@@ -49,8 +47,12 @@ pub(super) fn bootstrap(args: &BootstrapArgs, output: Output) -> Outcome {
 
 /// The bootstrap as it is printed.
 pub(super) fn render(config: &Config, args: &BootstrapArgs, output: Output) -> anyhow::Result<String> {
-    let admin = args.admin.clone().or_else(|| config.edge.admin.clone());
-    let admin = admin.unwrap_or_else(|| Admin::Unix(DEFAULT_ADMIN.to_owned()));
+    // Where `run` with the same options looks for it, to see whether the filter lives.
+    let admin = match &args.admin {
+        Some(admin) => admin.clone(),
+        None => crate::envoy::admin(config, &start::state_dir(args.state_dir.clone()))
+            .map_err(|problem| anyhow!("{problem}"))?,
+    };
     let value = bootstrap::bootstrap(config, &BootstrapOptions { node_id: args.node_id.clone(), admin });
     match output {
         Output::Json => Ok(format!("{value:#}\n")),

@@ -71,17 +71,22 @@ pub(super) fn config_file(named: Option<PathBuf>) -> Option<PathBuf> {
 }
 
 fn resolve(args: RunArgs) -> RunOptions {
+    RunOptions {
+        config: config_file(args.config),
+        state_dir: state_dir(args.state_dir),
+        filter_wasm: args.filter_wasm,
+        supervised: args.supervised,
+    }
+}
+
+/// The state directory when `named` is what was asked for.
+pub(super) fn state_dir(named: Option<PathBuf>) -> PathBuf {
     // systemd may name several directories; the first is ours.
     let from_systemd = || {
         let directories = std::env::var_os("STATE_DIRECTORY").filter(|value| !value.is_empty())?;
         directories.to_string_lossy().split(':').next().map(PathBuf::from)
     };
-    RunOptions {
-        config: config_file(args.config),
-        state_dir: args.state_dir.or_else(from_systemd).unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
-        filter_wasm: args.filter_wasm,
-        supervised: args.supervised,
-    }
+    named.or_else(from_systemd).unwrap_or_else(|| DEFAULT_STATE_DIR.into())
 }
 
 fn on_runtime(

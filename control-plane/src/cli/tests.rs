@@ -68,7 +68,9 @@ fn an_api_is_a_plain_http_address() {
 fn the_shipped_bootstrap_is_what_the_command_prints() {
     let shipped = include_str!("../../../envoy/bootstrap.yaml");
     let below = shipped.lines().skip_while(|line| line.starts_with('#')).map(|line| format!("{line}\n"));
-    let Command::Envoy(EnvoyCommand::Bootstrap(args)) = parse("tidegate envoy bootstrap").unwrap().command else {
+    let Command::Envoy(EnvoyCommand::Bootstrap(args)) =
+        parse("tidegate envoy bootstrap --admin unix:/run/tidegate/envoy-admin.sock").unwrap().command
+    else {
         panic!("another command");
     };
     let printed = envoy::render(&tidegate_core::config::Config::default(), &args, Output::Table).unwrap();

@@ -67,7 +67,7 @@ async fn envoy_is_found_in_path_and_a_newer_one_is_warned_about() {
 fn a_socket_path_that_the_kernel_refuses_is_a_problem_with_a_cure() {
     let config = Config::default();
     assert!(matches!(admin(&config, Path::new("/state")), Ok(Admin::Unix(path)) if path == "/state/envoy-admin.sock"));
-    let problem = admin(&config, Path::new(&format!("/{}", "x".repeat(100)))).unwrap_err();
+    let problem = admin(&config, Path::new(&format!("/{}", "x".repeat(99)))).unwrap_err();
     assert!(problem.reason.contains("117 bytes") && problem.cure.contains("edge.admin"), "{problem}");
 }
 
@@ -79,7 +79,7 @@ async fn the_admin_interface_is_asked_over_its_socket() {
     let served = async {
         let mut asked = Vec::new();
         for answer in [
-            "HTTP/1.1 200 OK\r\ncontent-length: 42\r\n\r\nwasm.a.b: 3\nx: y\nh: P0(1,2)\nlast.one: 18446",
+            "HTTP/1.1 200 OK\r\ncontent-length: 43\r\n\r\nwasm.a.b: 3\nx: y\nh: P0(1,2)\nlast.one: 18446",
             "HTTP/1.1 405 No\r\ncontent-length: 0\r\n\r\n",
         ] {
             let (mut stream, _) = listener.accept().await.unwrap();
