@@ -289,12 +289,12 @@ static_resources:
           route_config:
             ignore_port_in_host_matching: true
             virtual_hosts:
-            - name: off
+            - name: plain
               domains: [ off.localhost ]
               routes:
               - match: {{ prefix: "/", headers: [ {{ name: ":method", string_match: {{ safe_regex: {{ regex: "GET|HEAD|OPTIONS" }} }} }} ] }}
                 route:
-                  cluster: off
+                  cluster: plain
                   timeout: 0s
                   retry_policy:
                     retry_on: connect-failure,refused-stream,reset-before-request,reset
@@ -307,14 +307,14 @@ static_resources:
           - name: envoy.filters.http.router
             typed_config: {{ "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }}
   clusters:
-  - name: off
+  - name: plain
     type: STATIC
     connect_timeout: 0.5s
     lb_policy: LEAST_REQUEST
     common_lb_config: {{ healthy_panic_threshold: {{ value: 0 }} }}
     outlier_detection: {{ split_external_local_origin_errors: true }}
     circuit_breakers: {{ thresholds: [ {{ max_connections: 10000, max_pending_requests: 10000, max_requests: 50000 }} ] }}
-    load_assignment: {{ cluster_name: off, endpoints: [ {{ lb_endpoints: [ {{ endpoint: {{ address: {{ socket_address: {{ address: "{to_ip}", port_value: {to_port} }} }} }} }} ] }} ] }}
+    load_assignment: {{ cluster_name: plain, endpoints: [ {{ lb_endpoints: [ {{ endpoint: {{ address: {{ socket_address: {{ address: "{to_ip}", port_value: {to_port} }} }} }} }} ] }} ] }}
 "#
     )
 }

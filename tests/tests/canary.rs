@@ -118,7 +118,7 @@ async fn forged_headers_do_nothing() -> Result<()> {
     canary.edge.weighs(&canary.service, "v2", 1_000).await?;
     let ask = |n: u64| {
         let key = format!("key-{n}");
-        let forged = if n % 2 == 0 { "9999" } else { "0" };
+        let forged = if n.is_multiple_of(2) { "9999" } else { "0" };
         Ask::get("/")
             .header("x-user", &key)
             .header("x-tg-rand", forged)
