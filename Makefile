@@ -36,6 +36,7 @@ fmt: ## format the sources
 	cargo fmt --all
 
 bench: build ## measure; writes target/bench/report.json
+	@scripts/setup bench
 	$(WITH_ENVOY) cargo run -p tidegate-tests --bin bench
 
 clean: ## remove what was built (not .tools)

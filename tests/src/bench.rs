@@ -12,7 +12,7 @@ use crate::{
     edge::{Edge, backend, host},
     engine::{Engine, Network, Spec},
     envoy::{Envoy, Options},
-    load::{Ask, Load, percentile},
+    load::percentile,
     ports,
 };
 
@@ -21,8 +21,8 @@ const KILLS: usize = 15;
 const WEIGHTS: usize = 15;
 /// Slices of load, each kind in turn, so that what the machine does meanwhile meets all kinds alike.
 const ROUNDS: usize = 10;
-const SLICE: Duration = Duration::from_millis(1_500);
-const CONNECTIONS: usize = 16;
+const SLICE: Duration = Duration::from_secs(2);
+const CONNECTIONS: usize = 32;
 
 /// One figure.
 #[derive(Debug, Clone, Serialize)]
@@ -187,7 +187,7 @@ async fn filter(engine: &Engine, network: &Network) -> Result<Vec<Row>> {
     ];
     for round in 0..=ROUNDS {
         for kind in &mut kinds {
-            let slice = measure(kind).await?;
+            let slice = tokio::task::block_in_place(|| measure(kind))?;
             // The first round warms up.
             if round > 0 {
                 kind.slices.push(slice);
@@ -201,20 +201,50 @@ async fn filter(engine: &Engine, network: &Network) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-async fn measure(kind: &Kind) -> Result<Slice> {
-    let load = Load::get(kind.address, &kind.host, "/version").closed(CONNECTIONS).requests(1_000_000).duration(SLICE);
-    let load = load.asking(|n| Ask::get("/version").header("x-user", &format!("user-{}", n % 10_000)));
+/// One slice by `wrk`, which is faster than Envoy's one worker: what is compared is Envoy.
+fn measure(kind: &Kind) -> Result<Slice> {
+    let duration = format!("-d{}s", SLICE.as_secs());
+    let mut wrk = Command::new("wrk");
+    wrk.args(["-t1", &format!("-c{CONNECTIONS}"), &duration, "--latency", "-H", &format!("Host: {}", kind.host)]);
+    wrk.args(["-H", "X-User: somebody", &format!("http://{}/version", kind.address)]);
     let (cpu, began) = (processor(kind.envoy)?, Instant::now());
-    let report = load.run().await?;
+    let output = wrk.output().context("wrk cannot be run: `scripts/setup bench` gets it")?;
     let (cpu, took) = (processor(kind.envoy)? - cpu, began.elapsed());
-    report.all_succeeded()?;
-    let requests = u32::try_from(report.count())?;
-    Ok(Slice {
-        per_second: report.per_second(),
-        p99: report.percentile(99.0),
-        cpu: cpu.as_secs_f64() * 1e6 / f64::from(requests),
-        busy: cpu.as_secs_f64() / took.as_secs_f64(),
-    })
+    let said = String::from_utf8(output.stdout)?;
+    ensure!(
+        output.status.success() && !said.contains("Non-2xx") && !said.contains("Socket errors"),
+        "{}: {said}",
+        kind.name
+    );
+    let Said { per_second, p99, requests } = Said::parse(&said).with_context(|| format!("wrk said: {said}"))?;
+    Ok(Slice { per_second, p99, cpu: cpu.as_secs_f64() * 1e6 / requests, busy: cpu.as_secs_f64() / took.as_secs_f64() })
+}
+
+/// What wrk says at its end.
+#[derive(Debug, PartialEq)]
+struct Said {
+    per_second: f64,
+    p99: Duration,
+    requests: f64,
+}
+
+impl Said {
+    fn parse(text: &str) -> Option<Self> {
+        let lines = || text.lines().map(str::trim);
+        let p99 = lines().find_map(|line| line.strip_prefix("99%"))?.trim();
+        let (number, unit) = p99.split_at(p99.find(char::is_alphabetic)?);
+        let seconds = match unit {
+            "us" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            _ => return None,
+        };
+        Some(Self {
+            per_second: lines().find_map(|line| line.strip_prefix("Requests/sec:"))?.trim().parse().ok()?,
+            p99: Duration::from_secs_f64(number.parse::<f64>().ok()? * seconds),
+            requests: lines().find_map(|line| line.split_once(" requests in "))?.0.parse().ok()?,
+        })
+    }
 }
 
 /// Processor time of a process so far, from `/proc`, in clock ticks of 10 ms.
@@ -335,6 +365,14 @@ mod tests {
         };
         let ratio = paired(&kind([80.0, 9.0, 170.0]), &kind([100.0, 10.0, 200.0]), |slice| slice.per_second);
         assert!((ratio - 0.85).abs() < 1e-9, "{ratio}");
+    }
+
+    #[test]
+    fn what_wrk_says_is_read() {
+        let text = "  Latency Distribution\n     50%    1.10ms\n     99%    3.80ms\n  31172 requests in 2.00s, 5.10MB read\nRequests/sec:  15586.11\n";
+        let said = Said { per_second: 15586.11, p99: Duration::from_micros(3_800), requests: 31172.0 };
+        assert_eq!(Said::parse(text), Some(said));
+        assert_eq!(Said::parse("unable to connect"), None);
     }
 
     #[test]

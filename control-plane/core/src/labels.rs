@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::container::Container;
@@ -16,6 +17,12 @@ use crate::{Code, Problem, ServiceName, Timestamp, VersionName, duration, sugges
 pub const PREFIX: &str = "tidegate.";
 /// The label that opts a container in.
 pub const ENABLE: &str = "tidegate.enable";
+
+/// The label that says how long a container may go on after it was told to stop.
+const DRAIN: &str = "tidegate.drain";
+
+/// What a duration may be.
+const DURATIONS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(1);
 
 /// Every label that means something, with one line for people.
 pub const SCHEMA: &[(&str, &str)] = &[
@@ -32,7 +39,7 @@ pub const SCHEMA: &[(&str, &str)] = &[
     ("tidegate.check.timeout", "how long one check may take; else 1s"),
     ("tidegate.check.rise", "successes in a row to become ready again; else 2"),
     ("tidegate.check.fall", "failures in a row to become not ready; else 2"),
-    ("tidegate.drain", "grace of requests in flight when it is stopped; else 10s"),
+    ("tidegate.drain", "how long it may go on after it was told to stop; else Docker's stop timeout"),
 ];
 
 /// Labels of ours on one container (threats T13); beyond it the container is quarantined, never truncated.
@@ -66,6 +73,12 @@ pub struct Sighting {
 #[must_use]
 pub fn is_enabled(labels: &BTreeMap<String, String>) -> bool {
     labels.get(ENABLE).is_some_and(|value| value.trim() == "true")
+}
+
+/// How long the labels let a container go on after it was told to stop; `None` when they say nothing valid of it.
+#[must_use]
+pub fn drain(labels: &BTreeMap<String, String>) -> Option<Duration> {
+    duration::parse(labels.get(DRAIN)?.trim()).ok().filter(|drain| DURATIONS.contains(drain))
 }
 
 /// What one container means for tidegate.
@@ -206,7 +219,7 @@ impl Reader {
         let port = self.port(container, ours);
         let address = self.address(container, ours, placement);
         let check = self.check(container, ours);
-        let drain = self.duration(ours, "tidegate.drain", DEFAULT_DRAIN);
+        let drain = self.duration(ours, DRAIN, DEFAULT_DRAIN);
         let (network, ip) = address?;
         let id = InstanceId {
             container: container.id.clone(),
@@ -433,9 +446,8 @@ impl Reader {
 
     fn duration(&mut self, ours: &Ours<'_>, key: &str, default: Duration) -> Option<Duration> {
         let Some(text) = ours.get(key) else { return Some(default) };
-        let (least, most) = (Duration::from_millis(10), Duration::from_hours(1));
         match duration::parse(text) {
-            Ok(duration) if (least..=most).contains(&duration) => return Some(duration),
+            Ok(duration) if DURATIONS.contains(&duration) => return Some(duration),
             Ok(_) => self.invalid(key, &format!("{text:?} is out of range"), "use a duration from 10ms to 1h"),
             Err(reason) => self.invalid(key, &reason, "use a duration such as `500ms` or `2s`"),
         }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use tidegate_core::Timestamp;
 use tidegate_core::container::Container;
 use tidegate_core::instance::{DockerHealth, Phase};
+use tidegate_core::labels;
 
 use super::signal;
 
@@ -121,12 +122,15 @@ impl From<Inspect> for Inspected {
         let State { status, started_at, exit_code, oom_killed, health } = inspect.state;
         let config = inspect.config.unwrap_or_default();
         let networks = inspect.network_settings.unwrap_or_default().networks.unwrap_or_default();
+        let stop_timeout = config
+            .stop_timeout
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .map_or(DEFAULT_STOP_TIMEOUT, Duration::from_secs);
+        let labels = config.labels.unwrap_or_default();
         let stop = Stop {
             signal: config.stop_signal.as_deref().and_then(signal::parse).unwrap_or(signal::TERM),
-            timeout: config
-                .stop_timeout
-                .and_then(|seconds| u64::try_from(seconds).ok())
-                .map_or(DEFAULT_STOP_TIMEOUT, Duration::from_secs),
+            // `docker stop -t` tells nobody its time; the label can.
+            timeout: stop_timeout.max(labels::drain(&labels).unwrap_or_default()),
         };
         let facts = Container {
             id: inspect.id,
@@ -135,7 +139,7 @@ impl From<Inspect> for Inspected {
             started_at,
             phase: phase(&status, exit_code, oom_killed),
             health: health.and_then(|health| health_of(&health.status)),
-            labels: config.labels.unwrap_or_default(),
+            labels,
             tcp_ports: tcp_ports(config.exposed_ports.unwrap_or_default().into_keys()),
             network_mode: inspect.host_config.unwrap_or_default().network_mode,
             networks: networks
