@@ -1,4 +1,4 @@
-//! The loopback HTTP API: it shows what is known, and changes nothing. Everything passes the [`guard`] first. One connection costs
+//! The loopback HTTP API: it shows what is known, and changes nothing. Everything passes the `guard` first. One connection costs
 //! little, many are not taken, and none may dawdle.
 
 pub(crate) mod edges;

@@ -423,9 +423,9 @@ proptest! {
 
 #[test]
 fn only_a_valid_drain_says_anything() {
-    for (value, drain) in [("30s", Some(30)), (" 1m ", Some(60)), ("2h", None), ("5", None)] {
+    for (value, seconds) in [("30s", Some(30)), (" 1m ", Some(60)), ("2h", None), ("5", None)] {
         let labels = [("tidegate.drain".to_owned(), value.to_owned())].into();
-        assert_eq!(drain(&labels), drain.map(Duration::from_secs), "{value}");
+        assert_eq!(drain(&labels), seconds.map(Duration::from_secs), "{value}");
     }
     assert_eq!(drain(&BTreeMap::new()), None);
 }
