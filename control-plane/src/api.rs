@@ -233,4 +233,4 @@ impl IntoResponse for Gone {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

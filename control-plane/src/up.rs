@@ -76,3 +76,6 @@ pub async fn up(options: UpOptions) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,3 +139,38 @@ fn stage(name: &str, edges: &[EdgeAcceptance]) -> Stage {
     let all = named(&edges.iter().collect::<Vec<_>>());
     Stage::new(name, Passed, last, format!("accepted by {all} (acknowledged, which is not yet in effect)"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edge(node: &str, state: AcceptanceState) -> EdgeAcceptance {
+        let message = (state == AcceptanceState::Rejected).then(|| "Sum of weights must be greater than 0".to_owned());
+        let at =
+            matches!(state, AcceptanceState::Accepted | AcceptanceState::Rejected).then_some(Timestamp::from_millis(7));
+        EdgeAcceptance { node: node.to_owned(), state, at, message }
+    }
+
+    #[test]
+    fn one_edge_that_refused_fails_the_stage_with_its_own_words() {
+        let (accepted, rejected) = (edge("a", AcceptanceState::Accepted), edge("b", AcceptanceState::Rejected));
+        let sent = edge("c", AcceptanceState::Sent);
+        let not_sent = edge("d", AcceptanceState::NotSent);
+        for (edges, state, detail) in [
+            (vec![], Failed, "no Envoy is connected"),
+            (vec![accepted.clone()], Passed, "accepted by `a` (acknowledged, which is not yet in effect)"),
+            (vec![accepted.clone(), sent.clone()], Pending, "sent to `c`, which has not answered yet"),
+            (vec![accepted.clone(), not_sent], Pending, "not sent to `d` yet, which has not asked for them"),
+            (vec![sent, accepted, rejected], Failed, "edge `b` refused them: Sum of weights must be greater than 0"),
+        ] {
+            let stage = stage("routes", &edges);
+            assert_eq!((stage.state, stage.detail.as_str()), (state, detail));
+        }
+    }
+
+    #[test]
+    fn many_edges_are_counted() {
+        let edges: Vec<EdgeAcceptance> = (0..20).map(|n| edge(&format!("e{n}"), AcceptanceState::Accepted)).collect();
+        assert!(stage("routes", &edges).detail.contains("`e7` and 12 more"));
+    }
+}

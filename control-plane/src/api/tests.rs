@@ -79,9 +79,10 @@ impl World {
     }
 }
 
-fn container(name: &str, version: &str, ip_end: u8) -> Discovered {
+/// A running container of `service`, which is reached at `SERVICE.localhost`.
+pub(crate) fn container(service: &str, name: &str, version: &str, ip_end: u8) -> Discovered {
     let at = Timestamp::from_millis(1);
-    let service = ServiceName::new("shop").unwrap();
+    let service = ServiceName::new(service).unwrap();
     let version = VersionName::new(version).unwrap();
     let id = InstanceId {
         container: format!("{name:0<64}"),
@@ -96,7 +97,7 @@ fn container(name: &str, version: &str, ip_end: u8) -> Discovered {
         check: Check::default(),
         drain: DEFAULT_DRAIN,
     };
-    let claim = Claim { hosts: vec!["shop.localhost".to_owned()], path: "/".to_owned() };
+    let claim = Claim { hosts: vec![format!("{service}.localhost")], path: "/".to_owned() };
     Discovered {
         id: id.container,
         name: name.to_owned(),
@@ -115,7 +116,8 @@ fn container(name: &str, version: &str, ip_end: u8) -> Discovered {
 
 async fn shop() -> World {
     let config = parse("tidegate.yaml", CONFIG).unwrap();
-    let containers = vec![container("a", "v1", 2), container("b", "v1", 3), container("c", "v2", 4)];
+    let containers =
+        vec![container("shop", "a", "v1", 2), container("shop", "b", "v1", 3), container("shop", "c", "v2", 4)];
     let world = World::new(config, Some(containers)).await;
     while world.get("/readyz").await.status != StatusCode::OK {
         tokio::task::yield_now().await;

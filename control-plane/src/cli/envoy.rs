@@ -12,6 +12,7 @@ use tidegate_core::config::{Admin, Config};
 
 use super::{BootstrapArgs, Outcome, Output, draw, start};
 use crate::config;
+use crate::options::config_file;
 
 pub(super) fn parse_admin(text: &str) -> Result<Admin, String> {
     if let Some(path) = text.strip_prefix("unix:") {
@@ -29,7 +30,7 @@ pub(super) fn parse_admin(text: &str) -> Result<Admin, String> {
 }
 
 pub(super) fn bootstrap(args: &BootstrapArgs, output: Output) -> Outcome {
-    let config = match config::load(start::config_file(args.config.clone()).as_deref()) {
+    let config = match config::load(config_file(args.config.clone()).as_deref()) {
         Ok(config) => config,
         Err(problems) => {
             for problem in problems {

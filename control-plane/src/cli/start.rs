@@ -1,14 +1,14 @@
 //! `run`, `up` and `version`: what starts something, or says what would be started.
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::json;
 use tidegate_core::status::API_VERSION;
 use tracing_subscriber::EnvFilter;
 
 use super::{LogFormat, Outcome, Output, RunArgs, UpArgs, draw};
-use crate::options::{DEFAULT_CONFIG, DEFAULT_STATE_DIR, RunOptions};
+use crate::options::{DEFAULT_STATE_DIR, RunOptions, config_file};
 use crate::run::StartError;
 use crate::up::UpOptions;
 use crate::{envoy, filter};
@@ -63,11 +63,6 @@ pub(super) fn version(output: Output) -> Outcome {
     };
     draw::page(&text, false);
     Outcome::Well
-}
-
-/// The configuration file that is meant: the named one, else the default one if it exists.
-pub(super) fn config_file(named: Option<PathBuf>) -> Option<PathBuf> {
-    named.or_else(|| Path::new(DEFAULT_CONFIG).exists().then(|| PathBuf::from(DEFAULT_CONFIG)))
 }
 
 fn resolve(args: RunArgs) -> RunOptions {

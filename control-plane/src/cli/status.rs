@@ -118,3 +118,80 @@ fn services(services: &[ServiceStatus]) -> String {
 fn share(version: &VersionStatus) -> String {
     format!("{} {}", version.name, percent(version.weight))
 }
+
+#[cfg(test)]
+mod tests {
+    use tidegate_core::status::{EdgeRejection, EdgeType, ProviderStatus, Role};
+    use tidegate_core::{Code, Problem, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn one_screen() {
+        let at = Timestamp::from_millis(100_000);
+        let version = |name: &str, role, weight, ready| VersionStatus {
+            name: name.to_owned(),
+            role,
+            weight,
+            ready,
+            total: 2,
+            instances: Vec::new(),
+        };
+        let rejected = EdgeRejection { name: "web".to_owned(), message: "no".to_owned(), at };
+        let kind = |kind: &str, state, rejected| EdgeType { kind: kind.to_owned(), state, rejected };
+        let status = Status {
+            api_version: "tidegate/v1".to_owned(),
+            at,
+            synced: true,
+            awaiting: None,
+            providers: vec![ProviderStatus {
+                name: "docker".to_owned(),
+                last_heard: Some(Timestamp::from_millis(97_000)),
+                containers: 12,
+                enabled: 4,
+                problems: 0,
+            }],
+            edges: vec![EdgeStatus {
+                node: "edge".to_owned(),
+                version: "envoy 1.40.0".to_owned(),
+                peer: None,
+                connected_at: Timestamp::from_millis(40_000),
+                synced: false,
+                types: vec![
+                    kind("CDS", EdgeState::Synced, vec![]),
+                    kind("EDS", EdgeState::Stale, vec![]),
+                    kind("RDS", EdgeState::Rejected, vec![rejected]),
+                ],
+            }],
+            services: vec![ServiceStatus {
+                name: "shop".to_owned(),
+                hosts: vec!["shop.localhost".to_owned()],
+                path: "/api".to_owned(),
+                split: "rollout".to_owned(),
+                ready: 3,
+                total: 4,
+                versions: vec![version("v1", Role::Stable, 8750, 2), version("v2", Role::Canary, 1250, 1)],
+                problems: 1,
+            }],
+            problems: vec![Problem::error(Code::NotReady, "container shop-3", "not ready", "no traffic", "mend it")],
+        };
+        assert_eq!(
+            screen(&status),
+            "\
+PROVIDER  LAST HEARD  CONTAINERS  ENABLED  STATE
+docker    3 s ago     12          4        ok
+
+EDGE  VERSION       CONNECTED  CDS       EDS    LDS  RDS        ECDS  RTDS
+edge  envoy 1.40.0  60 s ago   accepted  stale  -    1 refused  -     -
+
+SERVICE  HOSTS               READY  VERSIONS              PROBLEMS
+shop     shop.localhost/api  3/4    v1 87.5 %, v2 12.5 %  1
+
+error[TG0210]: container shop-3: not ready
+  effect: no traffic
+  help: mend it
+"
+        );
+        assert_eq!(found(&status), Outcome::ProblemFound);
+    }
+}

@@ -76,3 +76,30 @@ const fn state_of(instance: &InstanceView) -> &'static str {
         (None, false) => "not_ready",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidegate_core::config::Config;
+    use tidegate_core::instance::Update;
+    use tidegate_core::{Input, ProviderName};
+
+    use super::*;
+    use crate::api::tests::container;
+
+    #[test]
+    fn series_are_bounded_and_nothing_is_lost() {
+        let services = MAX_SERIES + 50;
+        let all = (0..services).map(|n| container(&format!("s{n}"), &format!("c{n:05}"), "v1", 2)).collect();
+        let now = Timestamp::from_millis(5_000);
+        let mut state = State::new(Config::default(), [ProviderName::docker()], 0);
+        state.apply(Input::Provider { provider: ProviderName::docker(), update: Update::Reset(all) }, now);
+        state.settle(now);
+        let figures = Figures::of(&state, now);
+        assert_eq!(figures.services, i64::try_from(services).unwrap());
+        assert!(figures.instances.len() <= MAX_SERIES + 1 && figures.weights.len() <= MAX_SERIES);
+        assert_eq!(figures.instances.values().sum::<i64>(), figures.services);
+        let other = (OTHER.to_owned(), OTHER.to_owned(), "not_ready");
+        assert_eq!(figures.instances.get(&other), Some(&50));
+        assert_eq!(figures.provider_age.get("docker"), Some(&0.0));
+    }
+}

@@ -64,7 +64,7 @@ struct Prepared {
 impl Supervisor<'_> {
     async fn prepare(&mut self) -> Result<Prepared, Vec<Problem>> {
         let run = &self.options.run;
-        let now = match (config::load(run.config.as_deref()), &self.at_start) {
+        let now = match (config::load(run.config_now().as_deref()), &self.at_start) {
             (Ok(config), _) => config,
             (Err(_), Some(config)) => config.clone(),
             // `run` says what is wrong with it.

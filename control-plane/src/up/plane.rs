@@ -63,7 +63,7 @@ async fn live(options: &UpOptions, reported: &mut watch::Receiver<Vec<Problem>>,
 
 /// What would end `run` at its start. It is told once, not with every try; there is no `run` yet that could show it.
 fn blocked(options: &UpOptions) -> Vec<Problem> {
-    match config::load(options.run.config.as_deref()) {
+    match config::load(options.run.config_now().as_deref()) {
         Ok(config) => [("xds.address", config.xds), ("api.address", config.api)]
             .into_iter()
             .filter_map(|(key, address)| ports::check(key, address))
