@@ -4,13 +4,14 @@ use std::{env, process::ExitCode};
 
 use anyhow::Result;
 use tidegate_tests::demo;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let ended = tokio::select! {
         told = run() => told,
-        // What was started is removed as it is dropped.
-        _ = tokio::signal::ctrl_c() => Ok(true),
+        // What was started is removed as it is dropped. A story that was to be told to its end was not.
+        () = interrupted() => Ok(!oneshot()),
     };
     match ended {
         Ok(true) => ExitCode::SUCCESS,
@@ -23,16 +24,33 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<bool> {
-    let told = demo::tell().await?;
     let path = demo::target("demo/report.json");
+    // Or the last run's would speak for one that fails.
+    if path.exists() {
+        std::fs::remove_file(&path)?;
+    }
+    let told = demo::tell().await?;
     told.report.write(&path)?;
     let broken = told.report.broken();
     say(&if broken == 0 { "every promise held".to_owned() } else { format!("{broken} promise(s) broken") });
-    if env::var_os("ONESHOT").is_none_or(|value| value.is_empty() || value == "0") {
+    if !oneshot() {
         say(&told.how_to_look()?);
         std::future::pending::<()>().await;
     }
     Ok(told.report.ok)
+}
+
+fn oneshot() -> bool {
+    env::var_os("ONESHOT").is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+/// Ctrl-C, or the SIGTERM of whoever started it.
+async fn interrupted() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
 }
 
 #[allow(clippy::print_stdout, reason = "this is what a person runs it for")]
