@@ -4,16 +4,19 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, mpsc};
 
+use crate::node::Node;
 use crate::resource::{PerType, ResourceType};
-use crate::session::{Identity, Limits, Progress, Session, Verdict};
+use crate::session::{Limits, Outcome, Progress, Protocol, ProtocolError, Request, Response, Session, Verdict};
 use crate::status::{ClientEvent, ClientId, ClientStatus, Rejection, TypeStatus};
+use crate::store::index::Place;
 use crate::store::table::Tables;
+use crate::store::view::View;
 
 /// Room for a thousand clients that connect at once and are answered by as many events again, at some 100 bytes each.
 const EVENTS: usize = 2048;
@@ -30,37 +33,62 @@ pub(crate) struct Clients {
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) id: ClientId,
+    pub(crate) view: Arc<View>,
+    place: OnceLock<Place>,
     peer: Option<SocketAddr>,
     connected: Duration,
     session: Mutex<Session>,
     /// What the writer needs to know, copied from the session after each step of the stream.
-    interest: AtomicU8,
     removal_cursors: PerType<AtomicU64>,
     /// Set by a commit that concerns the stream, cleared when the stream looks. A stream that has not looked is not
     /// woken again.
     dirty: AtomicBool,
     wake: Notify,
+    ended: OnceLock<Ended>,
+}
+
+/// Why the server ends a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The client belongs to another group now.
+    Regrouped,
 }
 
 impl Clients {
-    pub(crate) fn connect(&self, peer: Option<SocketAddr>, limits: Limits, now: Duration) -> Arc<Client> {
+    pub(crate) fn connect(
+        &self,
+        view: Arc<View>,
+        node: Node,
+        protocol: Protocol,
+        peer: Option<SocketAddr>,
+        limits: Limits,
+        now: Duration,
+    ) -> Arc<Client> {
         let id = ClientId(self.last_id.fetch_add(1, Ordering::Relaxed) + 1);
         let client = Arc::new(Client {
             id,
+            view,
+            place: OnceLock::new(),
             peer,
             connected: now,
-            session: Mutex::new(Session::new(id, limits)),
-            interest: AtomicU8::new(0),
+            session: Mutex::new(Session::new(id, node, protocol, limits)),
             removal_cursors: PerType::default(),
             dirty: AtomicBool::new(false),
             wake: Notify::new(),
+            ended: OnceLock::new(),
         });
+        let place = client.view.index_mut().join(Arc::clone(&client));
+        client.place.get_or_init(|| place);
         self.connected.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&client));
         client
     }
 
     pub(crate) fn disconnect(&self, client: &Client) {
         self.connected.write().unwrap_or_else(PoisonError::into_inner).remove(&client.id);
+        if let Some(place) = client.place.get() {
+            let session = client.session();
+            client.view.index_mut().leave(*place, &session);
+        }
     }
 
     /// Every connected client, oldest first.
@@ -68,22 +96,11 @@ impl Clients {
         self.connected.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// Wakes the streams that want something of these types, and answers how many that were.
-    pub(crate) fn wake(&self, types: u8) -> u64 {
-        let mut woken = 0;
-        for client in self.connected.read().unwrap_or_else(PoisonError::into_inner).values() {
-            if client.interest.load(Ordering::Acquire) & types != 0 && !client.dirty.swap(true, Ordering::AcqRel) {
-                client.wake.notify_one();
-                woken += 1;
-            }
-        }
-        woken
-    }
-
-    /// Withdrawals of a type up to here are of no more use to any stream.
-    pub(crate) fn min_removal_cursor(&self, resource_type: ResourceType) -> u64 {
+    /// Withdrawals of a type up to here are of no more use to any stream of a view.
+    pub(crate) fn min_removal_cursor(&self, view: &View, resource_type: ResourceType) -> u64 {
         let clients = self.connected.read().unwrap_or_else(PoisonError::into_inner);
-        let cursors = clients.values().map(|client| client.removal_cursors[resource_type].load(Ordering::Acquire));
+        let of_view = clients.values().filter(|client| std::ptr::eq(&*client.view, view));
+        let cursors = of_view.map(|client| client.removal_cursors[resource_type].load(Ordering::Acquire));
         cursors.min().unwrap_or(u64::MAX)
     }
 
@@ -109,21 +126,19 @@ impl Clients {
     }
 
     pub(crate) fn tell_connected(&self, client: &Client) {
-        let Identity { node_id, node_cluster, user_agent } = client.identity();
-        let event =
-            || ClientEvent::Connected { client: client.id, node_id, node_cluster, user_agent, peer: client.peer };
-        self.tell(event, true);
+        let node = client.session().node().clone();
+        self.tell(|| ClientEvent::Connected { client: client.id, node, peer: client.peer }, true);
     }
 
     pub(crate) fn tell_disconnected(&self, client: &Client) {
-        self.tell(|| ClientEvent::Disconnected { client: client.id, node_id: client.identity().node_id }, true);
+        self.tell(|| ClientEvent::Disconnected { client: client.id, node_id: client.node_id() }, true);
     }
 
     pub(crate) fn tell_verdict(&self, client: &Client, resource_type: ResourceType, verdict: Verdict) {
         let id = client.id;
-        let node_id = client.identity().node_id;
+        let node_id = client.node_id();
         match verdict {
-            Verdict::Accepted { sequence } => {
+            Verdict::Accepted { sequence, released: _ } => {
                 self.tell(|| ClientEvent::Accepted { client: id, node_id, resource_type, sequence }, false);
             }
             Verdict::Rejected { resources, message } => {
@@ -139,12 +154,55 @@ impl Client {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Shows the writer where the session has got to. Call after each step, with the session's lock held.
-    pub(crate) fn publish(&self, session: &Session) {
-        self.interest.store(session.interest(), Ordering::Release);
+    /// Takes a request, and lets the view know what the stream now wants.
+    pub(crate) fn take(&self, request: &Request<'_>, now: Duration) -> Result<Outcome, ProtocolError> {
+        // The order of the locks is the same everywhere: tables, then session, then index. The tables are held until the
+        // index knows: a commit that was not seen here wakes by the new index.
+        let tables = self.view.tables();
+        let mut session = self.session();
+        let mut outcome = session.on_request(request, &tables, now)?;
+        self.publish(&session);
+        if let Some((interest, place)) = outcome.interest.take().zip(self.place.get()) {
+            self.view.index_mut().change(*place, interest);
+        }
+        Ok(outcome)
+    }
+
+    /// What the stream should send now.
+    pub(crate) fn next_response(&self, now: Duration) -> Option<Response> {
+        // From here on a commit wakes the stream again.
+        self.dirty.store(false, Ordering::Release);
+        let tables = self.view.tables();
+        let mut session = self.session();
+        let response = session.next_response(&tables, now);
+        self.publish(&session);
+        response
+    }
+
+    /// Shows the writer where the session has got to.
+    fn publish(&self, session: &Session) {
         for resource_type in ResourceType::ALL {
             self.removal_cursors[resource_type].store(session.removal_cursor(resource_type), Ordering::Release);
         }
+    }
+
+    /// Lets the stream look; `false` if it was going to.
+    pub(crate) fn wake(&self) -> bool {
+        let wakes = !self.dirty.swap(true, Ordering::AcqRel);
+        if wakes {
+            self.wake.notify_one();
+        }
+        wakes
+    }
+
+    /// Ends the stream.
+    pub(crate) fn end(&self, why: Ended) {
+        self.ended.get_or_init(|| why);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn ended(&self) -> Option<Ended> {
+        self.ended.get().copied()
     }
 
     /// Waits until a commit concerns the stream.
@@ -152,14 +210,8 @@ impl Client {
         self.wake.notified().await;
     }
 
-    /// Call before looking at the store: a commit from now on wakes the stream again.
-    pub(crate) fn looks(&self) {
-        self.dirty.store(false, Ordering::Release);
-    }
-
     pub(crate) fn status(&self, tables: &Tables, wall: impl Fn(Duration) -> SystemTime) -> ClientStatus {
         let session = self.session();
-        let Identity { node_id, node_cluster, user_agent } = session.identity().cloned().unwrap_or_default();
         let types = ResourceType::ALL.into_iter().map(|resource_type| {
             let status = session.watch_status(resource_type, tables);
             let rejected = status.rejected.into_iter();
@@ -170,6 +222,9 @@ impl Client {
                 accepted_sequence: status.accepted_sequence,
                 in_flight: status.in_flight,
                 synced: status.synced,
+                responses: status.responses,
+                acks: status.acks,
+                nacks: status.nacks,
                 rejected: rejected
                     .map(|(name, version, message, at)| Rejection { name, version, message, at: wall(at) })
                     .collect(),
@@ -177,27 +232,20 @@ impl Client {
         });
         ClientStatus {
             client: self.id,
-            node_id,
-            node_cluster,
-            user_agent,
+            node: session.node().clone(),
+            group: self.view.group.clone(),
+            variant: session.variant(),
             peer: self.peer,
             connected_at: wall(self.connected),
             types: types.collect(),
         }
     }
 
-    pub(crate) fn progress(
-        &self,
-        resource_type: ResourceType,
-        name: &str,
-        tables: &Tables,
-    ) -> (Arc<str>, Option<Progress>) {
-        let session = self.session();
-        let node_id = session.identity().map(|identity| Arc::clone(&identity.node_id)).unwrap_or_default();
-        (node_id, session.progress(resource_type, name, tables))
+    pub(crate) fn progress(&self, resource_type: ResourceType, name: &str, tables: &Tables) -> Option<Progress> {
+        self.session().progress(resource_type, name, tables)
     }
 
-    fn identity(&self) -> Identity {
-        self.session().identity().cloned().unwrap_or_default()
+    pub(crate) fn node_id(&self) -> Arc<str> {
+        Arc::clone(&self.session().node().id)
     }
 }

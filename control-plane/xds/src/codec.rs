@@ -1,8 +1,10 @@
 //! How responses reach the wire: the resources are copied as they are, encoded long ago; only the few bytes around them
 //! are written per stream. Requests are decoded the ordinary way.
 
+use std::marker::PhantomData;
+
 use bytes::BufMut;
-use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use prost::Message;
 use tonic::Status;
 use tonic::codec::{Codec, EncodeBuf, Encoder};
 use tonic_prost::ProstDecoder;
@@ -10,24 +12,31 @@ use tonic_prost::ProstDecoder;
 use crate::commit::{field_len, put_field};
 use crate::session::Response;
 
-// The fields of `DeltaDiscoveryResponse`; its field 2, the resources, is part of the fragments.
-const SYSTEM_VERSION_INFO: u32 = 1;
+// The fields of `DeltaDiscoveryResponse`, and of `DiscoveryResponse`, which has the same but for the last. Field 2 of
+// both, the resources, is part of the fragments.
+const VERSION: u32 = 1;
 const TYPE_URL: u32 = 4;
 const NONCE: u32 = 5;
 const REMOVED_RESOURCES: u32 = 6;
 
-/// The codec of `DeltaAggregatedResources`.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct DeltaCodec;
+/// The codec of the streams whose requests are of type `R`.
+#[derive(Debug)]
+pub(crate) struct XdsCodec<R>(PhantomData<R>);
 
-impl Codec for DeltaCodec {
+impl<R> Default for XdsCodec<R> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<R: Message + Default + 'static> Codec for XdsCodec<R> {
     type Encode = Response;
-    type Decode = DeltaDiscoveryRequest;
+    type Decode = R;
     type Encoder = Self;
-    type Decoder = ProstDecoder<DeltaDiscoveryRequest>;
+    type Decoder = ProstDecoder<R>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        *self
+        Self::default()
     }
 
     fn decoder(&mut self) -> Self::Decoder {
@@ -35,7 +44,7 @@ impl Codec for DeltaCodec {
     }
 }
 
-impl Encoder for DeltaCodec {
+impl<R: Message + Default + 'static> Encoder for XdsCodec<R> {
     type Item = Response;
     type Error = Status;
 
@@ -49,7 +58,7 @@ impl Encoder for DeltaCodec {
 impl Response {
     /// How long the response is on the wire, without gRPC's frame.
     pub(crate) fn encoded_len(&self) -> usize {
-        field_len(SYSTEM_VERSION_INFO, self.sequence.to_string().len())
+        field_len(VERSION, self.version.len())
             + self.fragments.iter().map(bytes::Bytes::len).sum::<usize>()
             + field_len(TYPE_URL, self.type_url.len())
             + field_len(NONCE, self.nonce.len())
@@ -57,7 +66,7 @@ impl Response {
     }
 
     pub(crate) fn write_to(&self, out: &mut impl BufMut) {
-        put_field(SYSTEM_VERSION_INFO, self.sequence.to_string().as_bytes(), out);
+        put_field(VERSION, self.version.as_bytes(), out);
         for fragment in &self.fragments {
             out.put_slice(fragment);
         }
@@ -86,7 +95,7 @@ mod tests {
         let response = Response {
             type_url: Arc::from("type.googleapis.com/x"),
             nonce: "1-CDS-1".to_owned(),
-            sequence: 1234,
+            version: "1234".to_owned(),
             fragments: vec![Bytes::from(fragments)],
             removed: vec![Arc::from("b"), Arc::from("")],
         };

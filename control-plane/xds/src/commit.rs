@@ -4,18 +4,24 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
+use crate::group::{Group, Grouping};
 use crate::resource::{ResourceType, Version};
 
 /// A set of changes that belong together. Within one commit, streams get clusters before the routes that name them, and
 /// lose clusters only after those routes are gone; see the crate's documentation for the order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Commit {
-    changes: BTreeMap<(ResourceType, Arc<str>), Change>,
+    /// By type and name; what is said for one group follows, and so overrides, what is said for everyone.
+    changes: BTreeMap<(ResourceType, Arc<str>, Option<Group>), Change>,
+    grouping: Option<Grouping>,
+    urgent: bool,
+    encodes: usize,
 }
 
 impl Commit {
@@ -30,34 +36,133 @@ impl Commit {
         M: Message + Default + PartialEq,
     {
         let name = Arc::<str>::from(name.into());
-        let encoded = Encoded::new(resource_type, &name, message);
-        self.changes.insert((resource_type, name), Change::Upsert(encoded));
+        let encoded = self.encode(resource_type, &name, message);
+        self.changes.insert((resource_type, name, None), Change::Upsert(encoded));
     }
 
     /// Withdraws a resource. Withdrawing what was never published changes nothing.
     pub fn remove(&mut self, resource_type: ResourceType, name: impl Into<String>) {
-        self.changes.insert((resource_type, Arc::from(name.into())), Change::Remove);
+        self.changes.insert((resource_type, Arc::from(name.into()), None), Change::Remove);
+    }
+
+    /// Publishes a resource to the clients of some [groups](Grouping) alone. It is encoded once all the same. Where the
+    /// commit also says something for everyone about this name, this is what holds for these groups.
+    pub fn upsert_for<'a, M>(
+        &mut self,
+        groups: impl IntoIterator<Item = &'a Group>,
+        resource_type: ResourceType,
+        name: impl Into<String>,
+        message: &M,
+    ) where
+        M: Message + Default + PartialEq,
+    {
+        let name = Arc::<str>::from(name.into());
+        let encoded = self.encode(resource_type, &name, message);
+        for group in groups {
+            let key = (resource_type, Arc::clone(&name), Some(group.clone()));
+            self.changes.insert(key, Change::Upsert(encoded.clone()));
+        }
+    }
+
+    /// Withdraws a resource from the clients of some groups alone.
+    pub fn remove_for<'a>(
+        &mut self,
+        groups: impl IntoIterator<Item = &'a Group>,
+        resource_type: ResourceType,
+        name: impl Into<String>,
+    ) {
+        let name = Arc::<str>::from(name.into());
+        for group in groups {
+            self.changes.insert((resource_type, Arc::clone(&name), Some(group.clone())), Change::Remove);
+        }
+    }
+
+    /// Divides the clients into other groups. A group that is new starts with what this commit publishes to it or to
+    /// everyone; one that is not in the new grouping ends. Streams whose client is now in another group end with
+    /// UNAVAILABLE; their clients keep what they have, come back, and get what their group has.
+    pub fn regroup(&mut self, grouping: Grouping) {
+        self.grouping = Some(grouping);
+    }
+
+    /// Marks the commit as one that must not wait: it is sent at once also to clients that were sent something of the
+    /// same types a moment ago. For what takes something unhealthy out; removals need no mark.
+    pub fn mark_urgent(&mut self) {
+        self.urgent = true;
     }
 
     /// Whether the commit says nothing at all.
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty()
+        self.changes.is_empty() && self.grouping.is_none()
     }
 
-    /// How many resources it publishes, and thus how often it encoded.
-    pub(crate) fn upserts(&self) -> usize {
-        self.changes.values().filter(|change| matches!(change, Change::Upsert(_))).count()
+    /// How many resources were encoded for it.
+    pub(crate) fn encodes(&self) -> usize {
+        self.encodes
     }
 
-    pub(crate) fn into_changes(self) -> BTreeMap<(ResourceType, Arc<str>), Change> {
-        self.changes
+    pub(crate) fn take_grouping(&mut self) -> Option<Grouping> {
+        self.grouping.take()
+    }
+
+    /// What it says to one group, in order of delivery.
+    pub(crate) fn changes_for(&self, group: &Group) -> Changes {
+        let of_group = self.changes.iter().filter(|((.., of), _)| of.as_ref().is_none_or(|of| of == group));
+        let urgent = self.urgent;
+        let changes =
+            of_group.map(|((resource_type, name, _), change)| ((*resource_type, Arc::clone(name)), change.clone()));
+        Changes { changes: changes.collect(), urgent }
+    }
+
+    fn encode<M>(&mut self, resource_type: ResourceType, name: &str, message: &M) -> Encoded
+    where
+        M: Message + Default + PartialEq,
+    {
+        self.encodes += 1;
+        Encoded::new(resource_type, name, message)
     }
 }
 
-#[derive(Debug)]
+/// What a commit says to one group.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    pub(crate) changes: BTreeMap<(ResourceType, Arc<str>), Change>,
+    /// It must not wait for more.
+    pub(crate) urgent: bool,
+}
+
+#[derive(Clone, Debug)]
 pub(crate) enum Change {
     Upsert(Encoded),
     Remove,
+}
+
+/// What is known of one version of one resource, whichever clients it went to.
+#[derive(Debug, Default)]
+pub(crate) struct Standing(AtomicU8);
+
+impl Standing {
+    const ACCEPTED: u8 = 1;
+    const REFUSED: u8 = 2;
+
+    /// Notes that a client accepted it. `true` if one had refused it and this is the first to accept it.
+    pub(crate) fn accept(&self) -> bool {
+        // Most of the time it is known already, by another client: no write then, which would be shared by all cores.
+        self.0.load(Ordering::Relaxed) & Self::ACCEPTED == 0
+            && self.0.fetch_or(Self::ACCEPTED, Ordering::AcqRel) == Self::REFUSED
+    }
+
+    pub(crate) fn refuse(&self) {
+        self.0.fetch_or(Self::REFUSED, Ordering::AcqRel);
+    }
+
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.0.load(Ordering::Acquire) & Self::ACCEPTED != 0
+    }
+
+    /// Refused by some client and accepted by none.
+    pub(crate) fn is_quarantined(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::REFUSED
+    }
 }
 
 /// A resource as it travels: field 2 of `DeltaDiscoveryResponse`, tag and length included, so that a response is a
@@ -67,7 +172,11 @@ pub(crate) enum Change {
 pub(crate) struct Encoded {
     pub(crate) version: Version,
     pub(crate) fragment: Bytes,
-    /// How many bytes at the end of the fragment are the message itself.
+    /// Shared by all copies.
+    pub(crate) standing: Arc<Standing>,
+    /// How many bytes at the end of the fragment are the `Any`, with tag and length.
+    any_field_len: usize,
+    /// How many are the message itself.
     message_len: usize,
     /// Whether two encodings are the same message; see [`Commit::upsert`] on maps.
     same: fn(&[u8], &[u8]) -> bool,
@@ -106,7 +215,14 @@ impl Encoded {
 
         let version = Version::of(&fragment[message_at..]);
         fragment[version_at..version_at + Version::WIRE_LEN].copy_from_slice(&version.wire());
-        Self { version, fragment: fragment.freeze(), message_len, same: same::<M> }
+        let standing = Arc::default();
+        let any_field_len = field_len(RESOURCES, any_len);
+        Self { version, fragment: fragment.freeze(), standing, any_field_len, message_len, same: same::<M> }
+    }
+
+    /// The resource as a state-of-the-world response carries it.
+    pub(crate) fn any_field(&self) -> Bytes {
+        self.fragment.slice(self.fragment.len() - self.any_field_len..)
     }
 
     /// The encoded message, without its envelope.
@@ -179,10 +295,7 @@ mod tests {
     #[test]
     fn the_tail_of_a_fragment_is_the_resources_field_of_a_state_of_the_world_response() {
         let encoded = Encoded::new(ResourceType::Cluster, "shop/v1", &cluster("shop/v1"));
-        let any_len =
-            field_len(ANY_TYPE_URL, ResourceType::Cluster.type_url().len()) + field_len(ANY_VALUE, encoded.message_len);
-        let tail = encoded.fragment.slice(encoded.fragment.len() - field_len(RESOURCES, any_len)..);
-        let response = DiscoveryResponse::decode(tail).unwrap();
+        let response = DiscoveryResponse::decode(encoded.any_field()).unwrap();
         assert_eq!(Cluster::decode(response.resources[0].value.as_slice()).unwrap(), cluster("shop/v1"));
     }
 

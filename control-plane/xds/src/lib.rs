@@ -37,9 +37,14 @@
 
 mod resource;
 
+mod node;
+mod group;
+
 mod commit;
 mod status;
 mod store;
+
+mod pace;
 
 mod subscription;
 
@@ -51,7 +56,9 @@ mod codec;
 mod server;
 
 pub use commit::Commit;
-pub use resource::{ResourceType, Version};
+pub use group::{Group, Grouping};
+pub use node::Node;
+pub use resource::{ResourceType, TypeSet, Variant, Version};
 pub use server::{ServeError, ServerConfig, serve};
 pub use status::{
     Acceptance, AcceptanceState, ClientEvent, ClientId, ClientStatus, Counters, Published, Rejection, Subscribed,

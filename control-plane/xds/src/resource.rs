@@ -55,14 +55,81 @@ impl ResourceType {
         }
     }
 
-    /// Whether a first request without names asks for everything: "For Listener and Cluster resource types, there is
-    /// also a wildcard subscription".
-    pub(crate) const fn has_legacy_wildcard(self) -> bool {
+    /// The gRPC service that serves this type alone, and its state-of-the-world and delta methods.
+    pub(crate) const fn service(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Cluster => ("envoy.service.cluster.v3.ClusterDiscoveryService", "StreamClusters", "DeltaClusters"),
+            Self::Endpoint => {
+                ("envoy.service.endpoint.v3.EndpointDiscoveryService", "StreamEndpoints", "DeltaEndpoints")
+            }
+            Self::Listener => {
+                ("envoy.service.listener.v3.ListenerDiscoveryService", "StreamListeners", "DeltaListeners")
+            }
+            Self::Route => ("envoy.service.route.v3.RouteDiscoveryService", "StreamRoutes", "DeltaRoutes"),
+            Self::ExtensionConfig => (
+                "envoy.service.extension.v3.ExtensionConfigDiscoveryService",
+                "StreamExtensionConfigs",
+                "DeltaExtensionConfigs",
+            ),
+            Self::Runtime => ("envoy.service.runtime.v3.RuntimeDiscoveryService", "StreamRuntime", "DeltaRuntime"),
+        }
+    }
+
+    /// Whether a state-of-the-world response must hold everything that the client is to have: "For Listener and Cluster
+    /// resource types, [...] the server must include the complete state of the world". Of the other types it may hold
+    /// what changed.
+    pub(crate) const fn is_sent_whole(self) -> bool {
         matches!(self, Self::Cluster | Self::Listener)
     }
 
-    pub(crate) const fn bit(self) -> u8 {
+    const fn bit(self) -> u8 {
         1 << self as u8
+    }
+}
+
+/// The two ways in which a client and a server may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Variant {
+    /// Incremental: requests say what is wanted more or less, responses what changed.
+    Delta,
+    /// State of the world: requests list all that is wanted; responses of clusters and listeners hold all there is.
+    Sotw,
+}
+
+impl Variant {
+    /// The name operators know it by.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Delta => "delta",
+            Self::Sotw => "state of the world",
+        }
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+/// A set of types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TypeSet(u8);
+
+impl TypeSet {
+    /// The set of these types.
+    pub const fn of(types: &[ResourceType]) -> Self {
+        let (mut bits, mut at) = (0, 0);
+        while at < types.len() {
+            bits |= types[at].bit();
+            at += 1;
+        }
+        Self(bits)
+    }
+
+    /// Whether a type is in it.
+    pub const fn contains(self, resource_type: ResourceType) -> bool {
+        self.0 & resource_type.bit() != 0
     }
 }
 
@@ -83,6 +150,11 @@ impl Version {
 
     pub(crate) fn of(content: &[u8]) -> Self {
         Self(xxhash_rust::xxh3::xxh3_64(content))
+    }
+
+    /// A number for a name and its version together.
+    pub(crate) fn with_name(self, name: &str) -> u64 {
+        xxhash_rust::xxh3::xxh3_64_with_seed(name.as_bytes(), self.0)
     }
 
     /// The version that a client states, or `None` if it is not one of ours.
@@ -110,12 +182,16 @@ impl fmt::Debug for Version {
 }
 
 /// One value for each type of resource.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct PerType<T>([T; ResourceType::ALL.len()]);
 
 impl<T> PerType<T> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ResourceType, &T)> {
         ResourceType::ALL.into_iter().zip(&self.0)
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        self.0.iter()
     }
 
     pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
@@ -22,13 +22,12 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info, warn};
 
-use crate::codec::DeltaCodec;
-use crate::server::stream::Stream;
-use crate::session::{self, Limits};
+use crate::codec::XdsCodec;
+use crate::pace::Rate;
+use crate::resource::{ResourceType, TypeSet, Variant};
+use crate::server::stream::{Asks, Stream};
+use crate::session::{self, Limits, Protocol};
 use crate::store::Store;
-
-const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
-const STATE_OF_THE_WORLD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 
 /// How long to wait after a connection could not be accepted: when files run out, trying again at once only burns the
 /// processor.
@@ -40,9 +39,25 @@ pub struct ServerConfig {
     /// How long a client may take to answer a response before the stream goes on without the answer. 10 s: Envoy holds
     /// back its ACK of clusters until they are warm, which may take as long as their `initial_fetch_timeout`.
     pub ack_timeout: Duration,
+    /// How long a client may leave a response unanswered before its stream is closed: it is stuck, and what waits for it
+    /// costs memory. 30 s, well above any warming that ends.
+    pub stall_timeout: Duration,
+    /// How often changes of one type are sent to one stream, in a storm of commits: the first eight at once, then one
+    /// response each 50 ms, which holds what came meanwhile. Removals, urgent commits and answers to requests do not
+    /// wait.
+    pub coalesce: Duration,
+    /// The types of which a first request without names asks for everything, as it did before `*` was invented: clusters
+    /// and listeners. Switch it off for clients that mean "nothing" by it.
+    pub legacy_wildcard: TypeSet,
     /// Where a response is cut in two. 2 MiB: below the 4 MiB that gRPC clients accept by default. A single resource
-    /// may be longer.
+    /// may be longer, and so may what state of the world has to send whole.
     pub max_response_bytes: usize,
+    /// How many names a stream may ask for, and how many bytes they may have together.
+    pub max_names: usize,
+    pub max_name_bytes: usize,
+    /// How many requests a stream may send a second, in the long run; ten times as many at once. An Envoy that starts
+    /// with 10,000 clusters sends some thousands.
+    pub max_requests_per_second: u32,
     /// The longest request. 32 MiB: on reconnect a client lists the version of everything that it has.
     pub max_request_bytes: usize,
     /// How often an idle connection is probed, and how long it may take to answer, so that a client that vanished is
@@ -57,12 +72,39 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             ack_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(30),
+            coalesce: Duration::from_millis(50),
+            legacy_wildcard: TypeSet::of(&[ResourceType::Cluster, ResourceType::Listener]),
             max_response_bytes: 2 << 20,
+            max_names: 100_000,
+            max_name_bytes: 16 << 20,
+            max_requests_per_second: 1000,
             max_request_bytes: 32 << 20,
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(2),
         }
+    }
+}
+
+/// How many changes of a type are sent at once after a quiet time: a container that starts is several.
+const BURST: u32 = 8;
+
+impl ServerConfig {
+    fn limits(&self) -> Limits {
+        Limits {
+            ack_timeout: self.ack_timeout,
+            max_response_bytes: self.max_response_bytes,
+            changes: Rate { interval: self.coalesce, burst: BURST },
+            max_names: self.max_names,
+            max_name_bytes: self.max_name_bytes,
+            legacy_wildcard: self.legacy_wildcard,
+        }
+    }
+
+    fn requests(&self) -> Rate {
+        let per_second = self.max_requests_per_second.max(1);
+        Rate { interval: Duration::from_secs(1) / per_second, burst: per_second.saturating_mul(10) }
     }
 }
 
@@ -85,7 +127,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let address = listener.local_addr().map_err(ServeError::Listener)?;
     let (stop, stopping) = watch::channel(false);
-    let service = AggregatedDiscovery { store, config: config.clone(), stopping: stopping.clone() };
+    let discovery = Discovery { store, config: config.clone(), stopping: stopping.clone() };
     let incoming = TcpListenerStream::new(listener).filter_map(|accepted| async {
         match accepted {
             Ok(stream) => {
@@ -105,7 +147,13 @@ pub async fn serve(
     let serving = Server::builder()
         .http2_keepalive_interval(Some(config.keepalive_interval))
         .http2_keepalive_timeout(Some(config.keepalive_timeout))
-        .add_service(service)
+        .add_service(Service::<ADS>(discovery.clone()))
+        .add_service(Service::<0>(discovery.clone()))
+        .add_service(Service::<1>(discovery.clone()))
+        .add_service(Service::<2>(discovery.clone()))
+        .add_service(Service::<3>(discovery.clone()))
+        .add_service(Service::<4>(discovery.clone()))
+        .add_service(Service::<5>(discovery))
         .serve_with_incoming_shutdown(incoming, async move {
             // An error means that the other end is gone, and with it this server.
             let _ = stopped.wait_for(|stop| *stop).await;
@@ -128,19 +176,39 @@ pub async fn serve(
     }
 }
 
-/// `envoy.service.discovery.v3.AggregatedDiscoveryService`, written by hand for the sake of its codec.
+/// What all services share.
 #[derive(Clone, Debug)]
-struct AggregatedDiscovery {
+struct Discovery {
     store: Store,
     config: ServerConfig,
     stopping: watch::Receiver<bool>,
 }
 
-impl NamedService for AggregatedDiscovery {
-    const NAME: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
+/// The place of the aggregated service behind those of [`ResourceType::ALL`].
+const ADS: usize = ResourceType::ALL.len();
+
+/// One discovery service, written by hand for the sake of its codec: that of `ResourceType::ALL[OF]`, or the aggregated
+/// one. What they do not have, such as the unary methods, is unimplemented.
+#[derive(Clone, Debug)]
+struct Service<const OF: usize>(Discovery);
+
+impl<const OF: usize> Service<OF> {
+    const ONLY: Option<ResourceType> = if OF == ADS { None } else { Some(ResourceType::ALL[OF]) };
+    const NAMES: (&'static str, &'static str, &'static str) = match Self::ONLY {
+        Some(only) => only.service(),
+        None => (
+            "envoy.service.discovery.v3.AggregatedDiscoveryService",
+            "StreamAggregatedResources",
+            "DeltaAggregatedResources",
+        ),
+    };
 }
 
-impl tonic::codegen::Service<http::Request<Body>> for AggregatedDiscovery {
+impl<const OF: usize> NamedService for Service<OF> {
+    const NAME: &'static str = Self::NAMES.0;
+}
+
+impl<const OF: usize> tonic::codegen::Service<http::Request<Body>> for Service<OF> {
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
@@ -150,35 +218,47 @@ impl tonic::codegen::Service<http::Request<Body>> for AggregatedDiscovery {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let service = self.clone();
+        let discovery = self.0.clone();
         Box::pin(async move {
-            Ok(match request.uri().path() {
-                DELTA => {
-                    let max_request_bytes = service.config.max_request_bytes;
-                    Grpc::new(DeltaCodec)
-                        .apply_max_message_size_config(Some(max_request_bytes), None)
-                        .streaming(service, request)
-                        .await
-                }
-                STATE_OF_THE_WORLD => {
-                    Status::unimplemented("state-of-the-world ADS is not served: use api_type DELTA_GRPC").into_http()
-                }
-                _ => Status::unimplemented("no such method").into_http(),
+            let (_, sotw, delta) = Self::NAMES;
+            let method = request.uri().path().rsplit('/').next().unwrap_or_default();
+            let protocol = |variant| Protocol { variant, only: Self::ONLY };
+            Ok(if method == delta {
+                discovery.stream::<DeltaDiscoveryRequest>(protocol(Variant::Delta), request).await
+            } else if method == sotw {
+                discovery.stream::<DiscoveryRequest>(protocol(Variant::Sotw), request).await
+            } else {
+                Status::unimplemented("xDS is served as streams alone: there is no such method").into_http()
             })
         })
     }
 }
 
-impl StreamingService<DeltaDiscoveryRequest> for AggregatedDiscovery {
+impl Discovery {
+    async fn stream<R: Asks>(self, protocol: Protocol, request: http::Request<Body>) -> http::Response<Body> {
+        let max_request_bytes = self.config.max_request_bytes;
+        Grpc::new(XdsCodec::<R>::default())
+            .apply_max_message_size_config(Some(max_request_bytes), None)
+            .streaming(Method { discovery: self, protocol }, request)
+            .await
+    }
+}
+
+/// One method of a service.
+struct Method {
+    discovery: Discovery,
+    protocol: Protocol,
+}
+
+impl<R: Asks> StreamingService<R> for Method {
     type Response = session::Response;
     type ResponseStream = BoxStream<'static, Result<session::Response, Status>>;
     type Future = BoxFuture<'static, Result<Response<Self::ResponseStream>, Status>>;
 
-    fn call(&mut self, request: Request<Streaming<DeltaDiscoveryRequest>>) -> Self::Future {
-        let limits =
-            Limits { ack_timeout: self.config.ack_timeout, max_response_bytes: self.config.max_response_bytes };
+    fn call(&mut self, request: Request<Streaming<R>>) -> Self::Future {
+        let Discovery { store, config, stopping } = self.discovery.clone();
         let peer = request.remote_addr();
-        let stream = Stream::new(self.store.clone(), limits, peer, request.into_inner(), self.stopping.clone());
+        let stream = Stream::new(store, &config, self.protocol, peer, request.into_inner(), stopping);
         Box::pin(async move { Ok(Response::new(stream.run())) })
     }
 }

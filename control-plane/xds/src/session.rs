@@ -1,5 +1,5 @@
-//! The delta protocol on one stream, as a state machine: requests in, responses out. Pure: no socket, no task, no
-//! clock; `now` is the time since the store was made. It reads the store's tables and changes only itself.
+//! The protocol on one stream, in either variant, as a state machine: requests in, responses out. Pure: no socket, no
+//! task, no clock; `now` is the time since the store was made. It reads the store's tables and changes only itself.
 //!
 //! Types wait for each other here, and nowhere else (make before break). A stream's listeners and routes wait until it
 //! has confirmed the clusters that came before them; its removals of clusters wait until it has confirmed the listeners
@@ -9,26 +9,27 @@
 mod acks;
 mod blame;
 mod draft;
-mod identity;
 mod nonce;
+mod refusals;
+mod request;
 mod watch;
 
-pub(crate) use identity::Identity;
+pub(crate) use request::Request;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use envoy_types::pb::envoy::config::core::v3::Node;
-use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
-use crate::resource::{PerType, ResourceType, Version};
-use crate::session::identity::truncated;
+use crate::node::{Node, truncated};
+use crate::pace::Rate;
+use crate::resource::{PerType, ResourceType, TypeSet, Variant, Version};
 use crate::session::nonce::Nonce;
-use crate::session::watch::{Gates, Held, Watch};
+use crate::session::request::Names;
+use crate::session::watch::{Gates, Held, Scene, Watch};
 use crate::status::{ClientId, Subscribed};
 use crate::store::table::Tables;
-use crate::subscription::{Change, Owed};
+use crate::subscription::{Context, Owed};
 
 /// What bounds a session.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +38,13 @@ pub(crate) struct Limits {
     pub(crate) ack_timeout: Duration,
     /// Where a response is cut.
     pub(crate) max_response_bytes: usize,
+    /// How often a type's changes are sent, so that those of a storm are sent together.
+    pub(crate) changes: Rate,
+    /// How many names a stream may ask for, over all types, and how long they may be together.
+    pub(crate) max_names: usize,
+    pub(crate) max_name_bytes: usize,
+    /// The types of which no names at all mean everything.
+    pub(crate) legacy_wildcard: TypeSet,
 }
 
 impl Limits {
@@ -51,13 +59,24 @@ impl Limits {
     }
 }
 
+/// What a stream speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Protocol {
+    pub(crate) variant: Variant,
+    /// The one type that a stream of its own carries; `None`: the aggregated stream carries all.
+    pub(crate) only: Option<ResourceType>,
+}
+
 /// One stream's side of the protocol.
 #[derive(Debug)]
 pub(crate) struct Session {
     client: ClientId,
+    protocol: Protocol,
     limits: Limits,
-    identity: Option<Identity>,
+    node: Node,
     watches: PerType<Watch>,
+    /// The bytes of all names that are subscribed to.
+    name_bytes: usize,
     /// The number of the last response on this stream, of any type.
     responses: u64,
 }
@@ -67,8 +86,9 @@ pub(crate) struct Session {
 pub(crate) struct Response {
     pub(crate) type_url: Arc<str>,
     pub(crate) nonce: String,
-    /// The store's number as of this response; for reading logs, nothing depends on it.
-    pub(crate) sequence: u64,
+    /// In state of the world a hash of the resources in the response. In delta the store's number as of the response,
+    /// for reading logs: nothing depends on it.
+    pub(crate) version: String,
     pub(crate) fragments: Vec<Bytes>,
     pub(crate) removed: Vec<Arc<str>>,
 }
@@ -79,13 +99,31 @@ pub(crate) struct Outcome {
     /// An answer that owes nothing to the store.
     pub(crate) reply: Option<Response>,
     pub(crate) verdict: Option<(ResourceType, Verdict)>,
+    /// How the request changed what wakes the stream.
+    pub(crate) interest: Option<Interest>,
+}
+
+/// How a request changed what a stream wants to be woken for.
+#[derive(Debug)]
+pub(crate) struct Interest {
+    pub(crate) resource_type: ResourceType,
+    pub(crate) everything: bool,
+    pub(crate) gained: Vec<Arc<str>>,
+    pub(crate) lost: Vec<Arc<str>>,
 }
 
 /// A client's answer to a response.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    Accepted { sequence: u64 },
-    Rejected { resources: Vec<(Arc<str>, Version)>, message: Arc<str> },
+    Accepted {
+        sequence: u64,
+        /// What had been refused by other clients, and is now accepted for the first time.
+        released: Vec<Arc<str>>,
+    },
+    Rejected {
+        resources: Vec<(Arc<str>, Version)>,
+        message: Arc<str>,
+    },
 }
 
 /// Why a stream must end.
@@ -93,8 +131,14 @@ pub(crate) enum Verdict {
 pub(crate) enum ProtocolError {
     #[error("the request names no type: type_url is empty")]
     MissingTypeUrl,
+    #[error("this stream carries {of} alone, the request is for '{asked}'")]
+    OtherType { of: ResourceType, asked: Arc<str> },
     #[error("the stream belongs to node '{first}', a later request says '{later}'")]
     NodeChanged { first: Arc<str>, later: Arc<str> },
+    #[error("the stream asks for more than {0} names")]
+    TooManyNames(usize),
+    #[error("the names that the stream asks for are longer than {0} bytes together")]
+    NamesTooLong(usize),
 }
 
 /// What a client has of one resource.
@@ -103,8 +147,15 @@ pub(crate) enum Progress {
     Unsubscribed,
     NotSent,
     Sent,
-    Accepted { at: Duration },
-    Rejected { message: Arc<str>, at: Duration },
+    Accepted {
+        at: Duration,
+    },
+    Rejected {
+        message: Arc<str>,
+        at: Duration,
+    },
+    /// Another client refused it and nobody accepted it: this one has the last accepted version.
+    HeldBack,
 }
 
 /// The state of one watch, for those who look from outside.
@@ -115,53 +166,66 @@ pub(crate) struct WatchStatus {
     pub(crate) accepted_sequence: u64,
     pub(crate) in_flight: bool,
     pub(crate) synced: bool,
+    pub(crate) responses: u64,
+    pub(crate) acks: u64,
+    pub(crate) nacks: u64,
     pub(crate) rejected: Vec<(Arc<str>, Version, Arc<str>, Duration)>,
 }
 
 impl Session {
-    pub(crate) fn new(client: ClientId, limits: Limits) -> Self {
-        Self { client, limits, identity: None, watches: PerType::default(), responses: 0 }
+    pub(crate) fn new(client: ClientId, node: Node, protocol: Protocol, limits: Limits) -> Self {
+        Self { client, protocol, limits, node, watches: PerType::default(), name_bytes: 0, responses: 0 }
     }
 
     /// Takes one request: an answer to a response, a change of subscription, or both.
     pub(crate) fn on_request(
         &mut self,
-        request: &DeltaDiscoveryRequest,
+        request: &Request<'_>,
         tables: &Tables,
         now: Duration,
     ) -> Result<Outcome, ProtocolError> {
-        self.identify(request.node.as_ref())?;
-        if request.type_url.is_empty() {
-            return Err(ProtocolError::MissingTypeUrl);
-        }
-        let Some(resource_type) = ResourceType::from_type_url(&request.type_url) else {
-            return Ok(Outcome { reply: self.reply_to_unknown_type(request, tables), verdict: None });
+        self.check_node(request)?;
+        let Some(resource_type) = self.type_of(request)? else {
+            return Ok(Outcome { reply: self.reply_to_unknown_type(request, tables), ..Outcome::default() });
         };
 
         let first = !self.watches[resource_type].requested;
         // "the nonce is valid only in the context of an individual xDS stream; it does not survive stream restarts":
         // whatever nonce the first request of a type carries, it is not ours.
-        let verdict = if first { None } else { self.judge(resource_type, request, now) };
+        let verdict = if first { None } else { self.judge(resource_type, request, tables, now) };
 
-        // "the server must honor changes to the subscription state even if the nonce is stale".
-        let watch = &mut self.watches[resource_type];
-        let table = tables.table(resource_type);
-        let change = Change {
-            subscribe: &request.resource_names_subscribe,
-            unsubscribe: &request.resource_names_unsubscribe,
-            legacy_wildcard_possible: first && resource_type.has_legacy_wildcard(),
+        // "the server must honor changes to the subscription state even if the nonce is stale". In state of the world,
+        // too: with one response outstanding the newest request has the newest names.
+        let context = Context {
+            first,
+            legacy_wildcard: self.limits.legacy_wildcard.contains(resource_type),
             next_response: self.responses + 1,
         };
-        let owed = watch.subscription.apply(&change, |name| table.intern(name));
+        self.check_names(&request.names)?;
+        let watch = &mut self.watches[resource_type];
+        let table = tables.table(resource_type);
+        let was_wildcard = watch.subscription.is_wildcard();
+        let mut owed = watch.subscription.apply(request.names.asked(), context, |name| table.intern(name));
+        let interest = Interest {
+            resource_type,
+            everything: watch.subscription.is_wildcard(),
+            gained: std::mem::take(&mut owed.gained),
+            lost: owed.lost.clone(),
+        };
+        let bytes = |names: &[Arc<str>]| names.iter().map(|name| name.len()).sum::<usize>();
+        self.name_bytes = self.name_bytes + bytes(&interest.gained) - bytes(&interest.lost);
+        let changed = was_wildcard != interest.everything || !interest.gained.is_empty() || !interest.lost.is_empty();
         if first {
-            // What it holds is believed where the server decides what there is to hold. A client that names its
-            // resources gets them: one that reconnects may have forgotten them.
-            let held = resource_type.has_legacy_wildcard().then_some(&request.initial_resource_versions);
-            watch.start(tables, held, owed, table);
-        } else if owed != Owed::default() || !request.resource_names_unsubscribe.is_empty() {
+            watch.start(tables, request.names.held(), owed, table);
+        } else if changed || owed != Owed::default() {
             watch.owe(owed, table);
         }
-        Ok(Outcome { reply: None, verdict: verdict.map(|verdict| (resource_type, verdict)) })
+        self.check_limits()?;
+        Ok(Outcome {
+            reply: None,
+            verdict: verdict.map(|verdict| (resource_type, verdict)),
+            interest: changed.then_some(interest),
+        })
     }
 
     /// What the stream should send now, in the order of delivery. Call until it answers `None`.
@@ -171,13 +235,19 @@ impl Session {
         }
         for resource_type in ResourceType::ALL {
             let gates = self.gates(resource_type, now);
+            let (variant, limits) = (self.protocol.variant, &self.limits);
+            let scene = Scene { resource_type, variant, tables, gates, limits, now };
             let watch = &mut self.watches[resource_type];
-            let Some(mut draft) = watch.compose(resource_type, tables, gates, &self.limits, now) else { continue };
+            let Some(mut draft) = watch.compose(scene) else { continue };
             self.responses += 1;
+            let version = match variant {
+                Variant::Delta => tables.sequence().to_string(),
+                Variant::Sotw => draft.version().to_string(),
+            };
             let fragments = std::mem::take(&mut draft.fragments);
             let removed = draft.removed.clone();
             let upserted = watch.sent(self.responses, draft, now);
-            if resource_type == ResourceType::Cluster {
+            if resource_type == ResourceType::Cluster && self.protocol.only.is_none() {
                 // "Warming of Cluster is completed only when a new ClusterLoadAssignment response is supplied by
                 // management server even though there is no change in endpoints", and in delta Envoy may not ask for
                 // one.
@@ -189,7 +259,7 @@ impl Session {
             return Some(Response {
                 type_url: Arc::from(resource_type.type_url()),
                 nonce: Nonce { client: self.client, resource_type, number: self.responses }.to_string(),
-                sequence: tables.sequence(),
+                version,
                 fragments,
                 removed,
             });
@@ -202,10 +272,9 @@ impl Session {
         self.watches.iter().flat_map(|(_, watch)| watch.deadlines(&self.limits)).filter(|at| *at > now).min()
     }
 
-    /// The types that this stream wants anything of, as a set of [`ResourceType::bit`]s.
-    pub(crate) fn interest(&self) -> u8 {
-        let wanted = self.watches.iter().filter(|(_, watch)| !watch.subscription.is_empty());
-        wanted.fold(0, |set, (resource_type, _)| set | resource_type.bit())
+    /// Since when the oldest response of any type waits for its answer.
+    pub(crate) fn unanswered_since(&self) -> Option<Duration> {
+        self.watches.values().filter_map(Watch::unanswered_since).min()
     }
 
     /// Withdrawals up to here are of no more use to this stream.
@@ -213,8 +282,17 @@ impl Session {
         self.watches[resource_type].removal_cursor()
     }
 
-    pub(crate) fn identity(&self) -> Option<&Identity> {
-        self.identity.as_ref()
+    /// The names that are subscribed to, beyond a wildcard.
+    pub(crate) fn names(&self, resource_type: ResourceType) -> impl Iterator<Item = &Arc<str>> {
+        self.watches[resource_type].subscription.names()
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    pub(crate) fn variant(&self) -> Variant {
+        self.protocol.variant
     }
 
     pub(crate) fn progress(&self, resource_type: ResourceType, name: &str, tables: &Tables) -> Option<Progress> {
@@ -228,6 +306,7 @@ impl Session {
             Held::InFlight => Progress::Sent,
             Held::Accepted(at) => Progress::Accepted { at },
             Held::Refused(refusal) => Progress::Rejected { message: refusal.message, at: refusal.at },
+            Held::Another => Progress::HeldBack,
         })
     }
 
@@ -237,12 +316,15 @@ impl Session {
         WatchStatus {
             subscribed: match &watch.subscription {
                 subscription if subscription.is_wildcard() => Subscribed::Everything,
-                subscription => Subscribed::Names(subscription.names()),
+                subscription => Subscribed::Names(subscription.names().len()),
             },
             sent_sequence: watch.sent_sequence(),
             accepted_sequence: watch.accepted_sequence(),
             in_flight: watch.in_flight(),
             synced: watch.is_synced(table),
+            responses: watch.tally().sent,
+            acks: watch.tally().accepted,
+            nacks: watch.tally().rejected,
             rejected: watch
                 .rejections(table)
                 .map(|(name, refusal)| (Arc::clone(name), refusal.version, Arc::clone(&refusal.message), refusal.at))
@@ -252,14 +334,48 @@ impl Session {
 
     /// "Only the first request on a stream is guaranteed to carry the node identifier. [...] The node identifier should
     /// always be identical if present more than once on the stream."
-    fn identify(&mut self, node: Option<&Node>) -> Result<(), ProtocolError> {
-        match (&self.identity, node) {
-            (None, node) => self.identity = Some(node.map(Identity::of).unwrap_or_default()),
-            (Some(first), Some(node)) if *first.node_id != *truncated(&node.id) && !node.id.is_empty() => {
-                let (first, later) = (Arc::clone(&first.node_id), Arc::from(truncated(&node.id)));
-                return Err(ProtocolError::NodeChanged { first, later });
+    fn check_node(&self, request: &Request<'_>) -> Result<(), ProtocolError> {
+        match request.node {
+            Some(node) if *self.node.id != *truncated(&node.id) && !node.id.is_empty() => {
+                let (first, later) = (Arc::clone(&self.node.id), Arc::from(truncated(&node.id)));
+                Err(ProtocolError::NodeChanged { first, later })
             }
-            (Some(_), _) => {}
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The type that a request is for; `None` for one that is not served. "type_url [...] is implicit in requests made
+    /// via singleton xDS APIs".
+    fn type_of(&self, request: &Request<'_>) -> Result<Option<ResourceType>, ProtocolError> {
+        let asked = ResourceType::from_type_url(request.type_url);
+        match self.protocol.only {
+            None if request.type_url.is_empty() => Err(ProtocolError::MissingTypeUrl),
+            None => Ok(asked),
+            Some(only) if request.type_url.is_empty() || asked == Some(only) => Ok(Some(only)),
+            Some(of) => Err(ProtocolError::OtherType { of, asked: Arc::from(truncated(request.type_url)) }),
+        }
+    }
+
+    /// Before the names of a request are taken in: so that a single request cannot make the server keep too many.
+    fn check_names(&self, names: &Names<'_>) -> Result<(), ProtocolError> {
+        let asked = names.wanted();
+        if asked.len() > self.limits.max_names {
+            return Err(ProtocolError::TooManyNames(self.limits.max_names));
+        }
+        if asked.iter().map(String::len).sum::<usize>() > self.limits.max_name_bytes {
+            return Err(ProtocolError::NamesTooLong(self.limits.max_name_bytes));
+        }
+        Ok(())
+    }
+
+    /// What the stream asks for, over all its requests.
+    fn check_limits(&self) -> Result<(), ProtocolError> {
+        let names: usize = self.watches.values().map(|watch| watch.subscription.names().len()).sum();
+        if names > self.limits.max_names {
+            return Err(ProtocolError::TooManyNames(self.limits.max_names));
+        }
+        if self.name_bytes > self.limits.max_name_bytes {
+            return Err(ProtocolError::NamesTooLong(self.limits.max_name_bytes));
         }
         Ok(())
     }
@@ -268,43 +384,42 @@ impl Session {
     fn judge(
         &mut self,
         resource_type: ResourceType,
-        request: &DeltaDiscoveryRequest,
+        request: &Request<'_>,
+        tables: &Tables,
         now: Duration,
     ) -> Option<Verdict> {
-        let number = Nonce::parse(&request.response_nonce, self.client, resource_type)?;
+        let number = Nonce::parse(request.nonce, self.client, resource_type)?;
         let watch = &mut self.watches[resource_type];
-        match &request.error_detail {
-            None => watch
-                .accept(number, &self.limits, now)
-                .then(|| Verdict::Accepted { sequence: watch.accepted_sequence() }),
-            Some(error) => {
-                let refused = watch.refuse(number, &error.message, &self.limits, now)?;
+        match request.error {
+            None => {
+                let released = watch.accept(number, &self.limits, now)?;
+                Some(Verdict::Accepted { sequence: watch.accepted_sequence(), released })
+            }
+            Some(message) => {
+                let refused = watch.refuse(number, message, tables.table(resource_type), &self.limits, now)?;
                 Some(Verdict::Rejected { resources: refused.quarantined, message: refused.message })
             }
         }
     }
 
-    /// A type that this server does not serve has no resources: say so, so that the client does not wait, and only when
-    /// it asks, so that its ACK is not answered in turn.
-    fn reply_to_unknown_type(&mut self, request: &DeltaDiscoveryRequest, tables: &Tables) -> Option<Response> {
-        let asks = !request.resource_names_subscribe.is_empty() || request.response_nonce.is_empty();
-        let removes = !request.resource_names_unsubscribe.is_empty() && request.resource_names_subscribe.is_empty();
+    /// A type that this server does not serve has no resources. Delta has words for that, so that the client does not
+    /// wait; they are said only when it asks, so that its ACK is not answered in turn.
+    fn reply_to_unknown_type(&mut self, request: &Request<'_>, tables: &Tables) -> Option<Response> {
+        let Names::Delta { subscribe, unsubscribe, .. } = request.names else { return None };
+        let asks = !subscribe.is_empty() || request.nonce.is_empty();
+        let removes = !unsubscribe.is_empty() && subscribe.is_empty();
         if !asks || removes {
             return None;
         }
         self.responses += 1;
-        let mut names: Vec<Arc<str>> = request
-            .resource_names_subscribe
-            .iter()
-            .filter(|name| *name != "*")
-            .map(|name| Arc::from(name.as_str()))
-            .collect();
+        let mut names: Vec<Arc<str>> =
+            subscribe.iter().filter(|name| *name != "*").map(|name| Arc::from(name.as_str())).collect();
         names.sort_unstable();
         names.dedup();
         Some(Response {
-            type_url: Arc::from(request.type_url.as_str()),
+            type_url: Arc::from(request.type_url),
             nonce: format!("{}-unknown-{}", self.client, self.responses),
-            sequence: tables.sequence(),
+            version: tables.sequence().to_string(),
             fragments: Vec::new(),
             removed: names,
         })

@@ -9,7 +9,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::resource::{ResourceType, Version};
+use crate::group::Group;
+use crate::node::Node;
+use crate::resource::{ResourceType, Variant, Version};
 
 /// One stream. A client that reconnects gets a new number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,11 +27,10 @@ impl fmt::Display for ClientId {
 #[derive(Clone, Debug)]
 pub struct ClientStatus {
     pub client: ClientId,
-    /// The node's id as its bootstrap gives it, cut at 256 bytes; empty if it gives none. So are the next two.
-    pub node_id: Arc<str>,
-    pub node_cluster: Arc<str>,
-    /// The name and version of the client's software: `envoy 1.40.0`.
-    pub user_agent: Arc<str>,
+    pub node: Node,
+    /// The group that the client belongs to.
+    pub group: Group,
+    pub variant: Variant,
     pub peer: Option<SocketAddr>,
     pub connected_at: SystemTime,
     /// One for each type, in the order of [`ResourceType::ALL`].
@@ -52,6 +53,10 @@ pub struct TypeStatus {
     pub sent_sequence: u64,
     /// The newest change that the client has acknowledged, with all before it that concern it.
     pub accepted_sequence: u64,
+    /// Responses sent on this stream, and how many of them the client accepted and rejected.
+    pub responses: u64,
+    pub acks: u64,
+    pub nacks: u64,
     /// Whether a response awaits its answer.
     pub in_flight: bool,
     /// Whether the client has accepted all that is published now and concerns it.
@@ -101,6 +106,8 @@ pub enum AcceptanceState {
         message: Arc<str>,
         at: SystemTime,
     },
+    /// Not sent: another client refused it and none has accepted it. This one has the last version that was accepted.
+    HeldBack,
 }
 
 /// A published resource, without its content.
@@ -121,9 +128,7 @@ pub struct Published {
 pub enum ClientEvent {
     Connected {
         client: ClientId,
-        node_id: Arc<str>,
-        node_cluster: Arc<str>,
-        user_agent: Arc<str>,
+        node: Node,
         peer: Option<SocketAddr>,
     },
     Disconnected {

@@ -1,25 +1,27 @@
-//! What is served. One writer commits; any number of streams read. The tables stand behind one read-write lock, held
-//! for the copy of a few pointers and never over an await; a commit encodes before it takes the lock. A stream that is
-//! slow lags with its cursor and later gets the newest state, merged: there is no queue that it could fill.
+//! What is served. One writer commits; any number of streams read. The tables of a view stand behind one read-write lock,
+//! held for the copy of a few pointers and never over an await; a commit encodes before it takes the lock. A stream that
+//! is slow lags with its cursor and later gets the newest state, merged: there is no queue that it could fill.
 
+pub(crate) mod index;
 pub(crate) mod table;
+pub(crate) mod view;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::clients::Clients;
+use crate::clients::{Client, Clients, Ended};
 use crate::commit::Commit;
+use crate::group::Group;
+use crate::node::Node;
 use crate::resource::{ResourceType, Version};
 use crate::session::Progress;
 use crate::status::{Acceptance, AcceptanceState, ClientEvent, ClientStatus, Counters, Published};
-use crate::store::table::Tables;
-
-/// Withdrawals are kept until every stream has seen them; below this many it is not worth asking the streams.
-const MIN_TOMBSTONES: usize = 256;
+use crate::store::view::{View, Views};
 
 /// The resources and the streams that they go to. A cheap handle: clones share everything.
 #[derive(Clone, Debug)]
@@ -29,7 +31,9 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Shared {
-    tables: RwLock<Tables>,
+    views: RwLock<Arc<Views>>,
+    /// The number of the last change, and who may make the next.
+    writer: Mutex<u64>,
     clients: Clients,
     open: watch::Sender<bool>,
     started: Instant,
@@ -72,7 +76,9 @@ impl Store {
     #[expect(clippy::disallowed_methods, reason = "the one place where this crate reads the wall clock; see `status`")]
     pub fn new() -> Self {
         let shared = Shared {
-            tables: RwLock::default(),
+            views: RwLock::default(),
+            // As in tables that nothing was written to.
+            writer: Mutex::new(table::EMPTY),
             clients: Clients::default(),
             open: watch::Sender::new(false),
             started: Instant::now(),
@@ -84,28 +90,63 @@ impl Store {
 
     /// Publishes a commit and wakes the streams that want something of it. Meant for one writer: commits of two are
     /// each applied whole, in an order that nobody chose.
-    pub fn commit(&self, commit: Commit) -> Committed {
-        let encodes = commit.upserts();
+    pub fn commit(&self, mut commit: Commit) -> Committed {
         let now = self.now();
         let shared = &*self.shared;
-        let (applied, crowded) = {
-            let mut tables = shared.tables.write().unwrap_or_else(PoisonError::into_inner);
-            let applied = tables.apply(commit, now);
-            let crowded = ResourceType::ALL.into_iter().filter(|it| tables.table(*it).tombstones() >= MIN_TOMBSTONES);
-            (applied, crowded.collect::<Vec<_>>())
+        let mut sequence = shared.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let grouping = commit.take_grouping();
+        let (views, regrouped) = match grouping {
+            Some(grouping) => (Arc::new(self.views().regrouped(grouping)), true),
+            None => (self.views(), false),
         };
-        shared.counts.commits.fetch_add(1, Ordering::Relaxed);
-        shared.counts.encodes.fetch_add(encodes as u64, Ordering::Relaxed);
-        shared.counts.changes.fetch_add(applied.changed.len() as u64, Ordering::Relaxed);
-        let types = applied.changed.iter().fold(0, |set, (resource_type, _)| set | resource_type.bit());
-        if types != 0 {
-            let woken = shared.clients.wake(types);
-            shared.counts.wakes.fetch_add(woken, Ordering::Relaxed);
+
+        // Groups count together: each goes on from the same number, and all end with the highest.
+        let before = *sequence;
+        let mut changed = Vec::new();
+        for view in views.iter() {
+            let changes = commit.changes_for(&view.group);
+            let applied = {
+                let mut tables = view.tables_mut();
+                tables.catch_up(before);
+                tables.apply(changes, now)
+            };
+            *sequence = applied.sequence.max(*sequence);
+            changed.push(applied.changed);
         }
-        if !crowded.is_empty() {
-            self.forget_tombstones(&crowded);
+        let behind = |view: &&Arc<View>| view.tables().sequence() < *sequence;
+        for view in views.iter().filter(behind) {
+            view.tables_mut().catch_up(*sequence);
         }
-        Committed { sequence: applied.sequence, changed: applied.changed, encodes }
+        if regrouped {
+            self.install(&views);
+        }
+        let woken = views.iter().zip(&changed).map(|(view, changed)| view.index().wake(changed)).sum();
+        for view in views.iter() {
+            view.forget_tombstones(&shared.clients);
+        }
+
+        let changed = if let [_] = changed.as_slice() {
+            changed.remove(0)
+        } else {
+            changed.into_iter().flatten().collect::<BTreeSet<_>>().into_iter().collect()
+        };
+        let counts = &shared.counts;
+        counts.commits.fetch_add(1, Ordering::Relaxed);
+        counts.encodes.fetch_add(commit.encodes() as u64, Ordering::Relaxed);
+        counts.changes.fetch_add(changed.len() as u64, Ordering::Relaxed);
+        counts.wakes.fetch_add(woken, Ordering::Relaxed);
+        Committed { sequence: *sequence, changed, encodes: commit.encodes() }
+    }
+
+    /// Puts another grouping in force, and ends the streams of clients that are now in another group.
+    fn install(&self, views: &Arc<Views>) {
+        *self.shared.views.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(views);
+        for client in self.shared.clients.all() {
+            let node = client.session().node().clone();
+            if !Arc::ptr_eq(views.of(&node), &client.view) {
+                client.end(Ended::Regrouped);
+            }
+        }
     }
 
     /// Lets streams be answered: the first full set is committed. Until then they are held, for an empty first answer
@@ -118,14 +159,20 @@ impl Store {
         *self.shared.open.borrow()
     }
 
-    /// The version of a published resource.
+    /// The version of a resource that is published to the default group.
     pub fn version(&self, resource_type: ResourceType, name: &str) -> Option<Version> {
-        self.tables().table(resource_type).get(name).map(table::Entry::version)
+        self.views().default_view().tables().table(resource_type).get(name).map(table::Entry::version)
     }
 
-    /// A published resource: which change carries it, since when.
+    /// A resource that is published to the default group: which change carries it, since when.
     pub fn published(&self, resource_type: ResourceType, name: &str) -> Option<Published> {
-        let tables = self.tables();
+        self.published_to(&Group::default(), resource_type, name)
+    }
+
+    /// The same for another group.
+    pub fn published_to(&self, group: &Group, resource_type: ResourceType, name: &str) -> Option<Published> {
+        let views = self.views();
+        let tables = views.get(group)?.tables();
         tables.table(resource_type).get(name).map(|entry| Published {
             sequence: entry.sequence,
             version: entry.version(),
@@ -134,54 +181,62 @@ impl Store {
         })
     }
 
-    /// The encoded message of a published resource, as clients get it.
+    /// The names that are published to a group, in order; none for a group that does not exist.
+    pub fn names(&self, group: &Group, resource_type: ResourceType) -> Vec<Arc<str>> {
+        let views = self.views();
+        let names = views.get(group).map(|view| view.tables().table(resource_type).names());
+        names.unwrap_or_default().into_iter().collect()
+    }
+
+    /// The encoded message of a resource that is published to the default group, as clients get it.
     pub fn content(&self, resource_type: ResourceType, name: &str) -> Option<Vec<u8>> {
-        self.tables().table(resource_type).get(name).map(|entry| entry.encoded.message().to_vec())
+        self.content_for(&Group::default(), resource_type, name)
     }
 
-    /// How many resources of a type are published.
+    /// The same for another group.
+    pub fn content_for(&self, group: &Group, resource_type: ResourceType, name: &str) -> Option<Vec<u8>> {
+        let views = self.views();
+        let tables = views.get(group)?.tables();
+        tables.table(resource_type).get(name).map(|entry| entry.encoded.message().to_vec())
+    }
+
+    /// How many resources of a type are published to the default group.
     pub fn len(&self, resource_type: ResourceType) -> usize {
-        self.tables().table(resource_type).len()
+        self.views().default_view().tables().table(resource_type).len()
     }
 
-    /// Whether nothing is published at all.
+    /// Whether nothing is published to the default group.
     pub fn is_empty(&self) -> bool {
         ResourceType::ALL.into_iter().all(|resource_type| self.len(resource_type) == 0)
     }
 
     /// The number of the last change; 1 while there was none.
     pub fn sequence(&self) -> u64 {
-        self.tables().sequence()
+        *self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every client that is connected, oldest first.
+    /// Every client that is connected, oldest first. A client that keeps a stream for each type is one for each.
     pub fn clients(&self) -> Vec<ClientStatus> {
         let clients = self.shared.clients.all();
-        clients.iter().map(|client| client.status(&self.tables(), |at| self.wall(at))).collect()
+        clients.iter().map(|client| client.status(&client.view.tables(), |at| self.wall(at))).collect()
     }
 
-    /// Whether each client has accepted the newest version of a resource; empty if the resource is not published.
+    /// Whether each client has accepted the newest version of a resource; a client whose group does not have the
+    /// resource is not among them.
     pub fn acceptance(&self, resource_type: ResourceType, name: &str) -> Vec<Acceptance> {
-        let clients = self.shared.clients.all();
-        let of_client = |client: &Arc<crate::clients::Client>| {
-            let (node_id, progress) = client.progress(resource_type, name, &self.tables());
-            let state = match progress? {
-                Progress::Unsubscribed => {
-                    return Some(Acceptance {
-                        client: client.id,
-                        node_id,
-                        subscribed: false,
-                        state: AcceptanceState::NotSent,
-                    });
-                }
-                Progress::NotSent => AcceptanceState::NotSent,
+        let of_client = |client: &Arc<Client>| {
+            let progress = client.progress(resource_type, name, &client.view.tables())?;
+            let subscribed = !matches!(progress, Progress::Unsubscribed);
+            let state = match progress {
+                Progress::Unsubscribed | Progress::NotSent => AcceptanceState::NotSent,
                 Progress::Sent => AcceptanceState::Sent,
                 Progress::Accepted { at } => AcceptanceState::Accepted { at: self.wall(at) },
                 Progress::Rejected { message, at } => AcceptanceState::Rejected { message, at: self.wall(at) },
+                Progress::HeldBack => AcceptanceState::HeldBack,
             };
-            Some(Acceptance { client: client.id, node_id, subscribed: true, state })
+            Some(Acceptance { client: client.id, node_id: client.node_id(), subscribed, state })
         };
-        clients.iter().filter_map(of_client).collect()
+        self.shared.clients.all().iter().filter_map(of_client).collect()
     }
 
     /// The news about clients from now on. There is one taker: a later call ends the earlier one's receiver.
@@ -205,8 +260,13 @@ impl Store {
         }
     }
 
-    pub(crate) fn tables(&self) -> RwLockReadGuard<'_, Tables> {
-        self.shared.tables.read().unwrap_or_else(PoisonError::into_inner)
+    fn views(&self) -> Arc<Views> {
+        Arc::clone(&self.shared.views.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The view of the group that a node belongs to.
+    pub(crate) fn view_of(&self, node: &Node) -> Arc<View> {
+        Arc::clone(self.views().of(node))
     }
 
     pub(crate) fn streams(&self) -> &Clients {
@@ -239,15 +299,6 @@ impl Store {
 
     fn wall(&self, at: Duration) -> SystemTime {
         self.shared.started_at + at
-    }
-
-    fn forget_tombstones(&self, types: &[ResourceType]) {
-        for resource_type in types {
-            let upto = self.shared.clients.min_removal_cursor(*resource_type);
-            let mut tables = self.shared.tables.write().unwrap_or_else(PoisonError::into_inner);
-            let upto = upto.min(tables.sequence());
-            tables.forget_tombstones(*resource_type, upto);
-        }
     }
 }
 

@@ -1,53 +1,93 @@
-//! What one stream is subscribed to, for one type, and how a delta request changes it. Pure; each branch quotes the
-//! rule of the xDS protocol that it keeps. What is to be sent for it is the business of the session.
+//! What one stream is subscribed to, for one type, and how a request of either variant changes it. Pure; each branch
+//! quotes the rule of the xDS protocol that it keeps. What is to be sent for it is the business of the session.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The name that stands for everything.
 const WILDCARD: &str = "*";
 
+/// Up to so many new names are put in their places one by one; more are sorted in.
+const FEW: usize = 8;
+
 /// The names a stream wants, and whether it wants everything.
 #[derive(Debug, Default)]
 pub(crate) struct Subscription {
     wildcard: bool,
-    /// Each name with the number of the first response that can have carried it.
-    names: BTreeMap<Arc<str>, u64>,
+    /// Whether any name was ever asked for, `*` included.
+    has_named: bool,
+    /// In order.
+    names: Vec<Named>,
 }
 
-/// The names of one delta request.
-#[derive(Debug, Default)]
-pub(crate) struct Change<'a> {
-    pub(crate) subscribe: &'a [String],
-    pub(crate) unsubscribe: &'a [String],
-    /// The stream's first request for this type, and the type has a legacy wildcard.
-    pub(crate) legacy_wildcard_possible: bool,
+#[derive(Debug)]
+struct Named {
+    name: Arc<str>,
+    /// The number of the first response that can have carried it.
+    since: u64,
+}
+
+/// The names of one request, as its variant says them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Asked<'a> {
+    /// More and less of this.
+    Delta { subscribe: &'a [String], unsubscribe: &'a [String] },
+    /// This and nothing else.
+    Sotw(&'a [String]),
+}
+
+/// What has to be known of a stream to read the names of its request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context {
+    /// The stream's first request for this type.
+    pub(crate) first: bool,
+    /// Whether no names at all may mean everything.
+    pub(crate) legacy_wildcard: bool,
     /// The number that the next response will bear.
     pub(crate) next_response: u64,
 }
 
-/// What a request obliges the server to answer, whether or not it believes that the client has it.
+/// What a request obliges the server to answer, whether or not it believes that the client has it, and what it means
+/// for those who wake the stream.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Owed {
     /// Everything was asked for.
     pub(crate) everything: bool,
     pub(crate) names: Vec<Arc<str>>,
+    /// Names that were not wanted before.
+    pub(crate) gained: Vec<Arc<str>>,
+    /// Names that are wanted no more.
+    pub(crate) lost: Vec<Arc<str>>,
 }
 
 impl Subscription {
-    /// Applies a request. Subscriptions come before unsubscriptions: a client that names `*` in both says "nothing".
-    pub(crate) fn apply(&mut self, change: &Change<'_>, intern: impl Fn(&str) -> Arc<str>) -> Owed {
+    /// Applies a request.
+    pub(crate) fn apply(&mut self, asked: Asked<'_>, context: Context, intern: impl Fn(&str) -> Arc<str>) -> Owed {
+        match asked {
+            Asked::Delta { subscribe, unsubscribe } => self.apply_delta(subscribe, unsubscribe, context, intern),
+            Asked::Sotw(names) => self.apply_sotw(names, context, intern),
+        }
+    }
+
+    /// Subscriptions come before unsubscriptions: a client that names `*` in both says "nothing".
+    fn apply_delta(
+        &mut self,
+        subscribe: &[String],
+        unsubscribe: &[String],
+        context: Context,
+        intern: impl Fn(&str) -> Arc<str>,
+    ) -> Owed {
         let mut owed = Owed::default();
 
         // "(legacy behavior) the request must have no resources in both resource_names_subscribe and
         // resource_names_unsubscribe" - "the server should treat that identically to how it would treat the client
         // having explicitly subscribed to '*'".
-        if change.legacy_wildcard_possible && change.subscribe.is_empty() && change.unsubscribe.is_empty() {
+        if context.first && context.legacy_wildcard && subscribe.is_empty() && unsubscribe.is_empty() {
             self.wildcard = true;
             owed.everything = true;
         }
 
-        for name in change.subscribe {
+        let mut wanted = Vec::with_capacity(subscribe.len());
+        for name in subscribe {
             match name.as_str() {
                 // A name that no resource has, sent by some clients for "no names".
                 "" => {}
@@ -57,43 +97,117 @@ impl Subscription {
                 }
                 // "may contain resource names that the server believes the client is already subscribed to [...].
                 // However, the server must still provide those resources in the response".
-                name => {
-                    let name = intern(name);
-                    self.names.insert(Arc::clone(&name), change.next_response);
-                    owed.names.push(name);
-                }
+                name => wanted.push(intern(name)),
             }
         }
+        self.add(&wanted, context.next_response, &mut owed.gained);
+        owed.names = wanted;
 
-        for name in change.unsubscribe {
+        let mut dropped = Vec::new();
+        for name in unsubscribe {
             if name == WILDCARD {
                 // "Server interprets this as unsubscribing to '*' and continuing the existing subscription to 'A'."
                 self.wildcard = false;
                 owed.everything = false;
-                continue;
+            } else if let Ok(at) = self.position(name) {
+                // "may contain superfluous resource names [...]; it can simply ignore these phantom unsubscriptions."
+                dropped.push(at);
             }
-            // "may contain superfluous resource names [...]; it can simply ignore these phantom unsubscriptions."
-            let Some((name, _)) = self.names.remove_entry(name.as_str()) else { continue };
-            owed.names.retain(|other| *other != name);
-            // "When a client has a wildcard subscription ('*') and a subscription to another specific resource name
-            // [...] the server must send a response that includes the specific resource in either the removed_resources
-            // field (if it is not included in the wildcard) or in the resources field (if it is included in the
-            // wildcard)."
-            if self.wildcard {
-                owed.names.push(name);
-            }
+        }
+        self.drop_at(dropped, &mut owed.lost);
+        if !owed.lost.is_empty() {
+            let lost = &owed.lost;
+            owed.names.retain(|name| lost.binary_search(name).is_err());
+        }
+        // "When a client has a wildcard subscription ('*') and a subscription to another specific resource name [...]
+        // the server must send a response that includes the specific resource in either the removed_resources field
+        // (if it is not included in the wildcard) or in the resources field (if it is included in the wildcard)."
+        if self.wildcard {
+            owed.names.extend(owed.lost.iter().cloned());
         }
         owed
     }
 
+    /// "each request must contain the full list of resource names being subscribed to": what is missing is wanted no
+    /// more, and only what is new has to be sent.
+    fn apply_sotw(&mut self, names: &[String], context: Context, intern: impl Fn(&str) -> Arc<str>) -> Owed {
+        let mut owed = Owed::default();
+        // "if the client sends a request for a given resource type but has never explicitly subscribed to any resource
+        // names (i.e., in SotW, all requests on the stream for that resource type have had an empty resource_names
+        // field [...]), the server should treat that identically to how it would treat the client having explicitly
+        // subscribed to '*'. However, once the client does explicitly subscribe to a resource name (whether it be '*' or
+        // any other name), then this legacy semantic is no longer available".
+        let legacy = names.is_empty() && !self.has_named && context.legacy_wildcard;
+        self.has_named |= !names.is_empty();
+        let wildcard = legacy || names.iter().any(|name| name == WILDCARD);
+        owed.everything = wildcard && !self.wildcard;
+        self.wildcard = wildcard;
+
+        let mut listed: Vec<&str> =
+            names.iter().map(String::as_str).filter(|name| !name.is_empty() && *name != WILDCARD).collect();
+        listed.sort_unstable();
+        let lost = self.names.iter().enumerate().filter(|(_, it)| listed.binary_search(&&*it.name).is_err());
+        let lost = lost.map(|(at, _)| at).collect();
+        self.drop_at(lost, &mut owed.lost);
+        // "the server must resend any newly requested resources, even if it previously sent those resources [...] and
+        // the resources have not changed since that time".
+        let new: Vec<Arc<str>> = listed.into_iter().filter(|name| self.position(name).is_err()).map(intern).collect();
+        self.add(&new, context.next_response, &mut owed.gained);
+        owed.names.clone_from(&owed.gained);
+        owed
+    }
+
+    /// Adds names, or makes those that are there count as new; tells which were not there.
+    fn add(&mut self, names: &[Arc<str>], since: u64, gained: &mut Vec<Arc<str>>) {
+        for name in names {
+            match self.position(name) {
+                Ok(at) => self.names[at].since = since,
+                Err(_) => gained.push(Arc::clone(name)),
+            }
+        }
+        gained.sort_unstable();
+        gained.dedup();
+        if gained.len() <= FEW {
+            for name in gained.iter() {
+                let at = self.position(name).unwrap_or_else(|at| at);
+                self.names.insert(at, Named { name: Arc::clone(name), since });
+            }
+        } else {
+            self.names.reserve_exact(gained.len());
+            self.names.extend(gained.iter().map(|name| Named { name: Arc::clone(name), since }));
+            // Two runs in order: merging them is all that there is to do.
+            self.names.sort_by(|left, right| left.name.cmp(&right.name));
+        }
+    }
+
+    /// Drops the names at these positions, and tells them in order.
+    fn drop_at(&mut self, mut positions: Vec<usize>, lost: &mut Vec<Arc<str>>) {
+        if positions.is_empty() {
+            return;
+        }
+        positions.sort_unstable();
+        positions.dedup();
+        lost.extend(positions.iter().map(|at| Arc::clone(&self.names[*at].name)));
+        let (mut at, mut next) = (0, positions.into_iter().peekable());
+        self.names.retain(|_| {
+            let goes = next.next_if_eq(&at).is_some();
+            at += 1;
+            !goes
+        });
+    }
+
+    fn position(&self, name: &str) -> Result<usize, usize> {
+        self.names.binary_search_by(|it| (*it.name).cmp(name))
+    }
+
     /// Whether a resource of this name is wanted.
     pub(crate) fn covers(&self, name: &str) -> bool {
-        self.wildcard || self.names.contains_key(name)
+        self.wildcard || self.names_it(name)
     }
 
     /// Whether it is wanted by its name, so that its absence must be told.
     pub(crate) fn names_it(&self, name: &str) -> bool {
-        self.names.contains_key(name)
+        self.position(name).is_ok()
     }
 
     pub(crate) fn is_wildcard(&self) -> bool {
@@ -104,14 +218,14 @@ impl Subscription {
         !self.wildcard && self.names.is_empty()
     }
 
-    /// How many names are wanted, beyond the wildcard.
-    pub(crate) fn names(&self) -> usize {
-        self.names.len()
+    /// The names that are wanted beyond the wildcard, in order.
+    pub(crate) fn names(&self) -> impl ExactSizeIterator<Item = &Arc<str>> {
+        self.names.iter().map(|it| &it.name)
     }
 
     /// The number of the first response that can have carried this name.
     pub(crate) fn since(&self, name: &str) -> u64 {
-        if self.wildcard { 0 } else { self.names.get(name).copied().unwrap_or(0) }
+        if self.wildcard { 0 } else { self.position(name).map_or(0, |at| self.names[at].since) }
     }
 }
 
@@ -123,29 +237,41 @@ mod tests {
         names.iter().copied().map(str::to_owned).collect()
     }
 
-    fn first(subscription: &mut Subscription, subscribe: &[&str], unsubscribe: &[&str], legacy: bool) -> Owed {
-        let (subscribe, unsubscribe) = (strings(subscribe), strings(unsubscribe));
-        let change = Change {
-            subscribe: &subscribe,
-            unsubscribe: &unsubscribe,
-            legacy_wildcard_possible: legacy,
-            next_response: 1,
-        };
-        subscription.apply(&change, |name| Arc::from(name))
+    /// What is owed: everything or not, and the names.
+    type Told = (bool, Vec<String>);
+
+    fn told(owed: Owed) -> Told {
+        (owed.everything, owed.names.iter().map(ToString::to_string).collect())
     }
 
-    fn later(subscription: &mut Subscription, subscribe: &[&str], unsubscribe: &[&str]) -> Owed {
+    fn first(subscription: &mut Subscription, subscribe: &[&str], unsubscribe: &[&str], legacy: bool) -> Told {
+        let (subscribe, unsubscribe) = (strings(subscribe), strings(unsubscribe));
+        let asked = Asked::Delta { subscribe: &subscribe, unsubscribe: &unsubscribe };
+        told(
+            subscription.apply(asked, Context { first: legacy, legacy_wildcard: legacy, next_response: 1 }, |name| {
+                Arc::from(name)
+            }),
+        )
+    }
+
+    fn later(subscription: &mut Subscription, subscribe: &[&str], unsubscribe: &[&str]) -> Told {
         first(subscription, subscribe, unsubscribe, false)
     }
 
-    fn names(names: &[&str]) -> Owed {
-        Owed { everything: false, names: names.iter().copied().map(Arc::from).collect() }
+    fn sotw(subscription: &mut Subscription, names: &[&str], legacy_wildcard: bool) -> Owed {
+        let names = strings(names);
+        let context = Context { first: false, legacy_wildcard, next_response: 1 };
+        subscription.apply(Asked::Sotw(&names), context, |name| Arc::from(name))
+    }
+
+    fn names(names: &[&str]) -> Told {
+        (false, strings(names))
     }
 
     #[test]
     fn the_worked_example_of_the_specification() {
         let mut subscription = Subscription::default();
-        assert!(first(&mut subscription, &[], &[], true).everything);
+        assert!(first(&mut subscription, &[], &[], true).0);
         assert!(subscription.covers("anything"));
 
         assert_eq!(later(&mut subscription, &["A"], &[]), names(&["A"]));
@@ -155,23 +281,23 @@ mod tests {
         assert!(subscription.covers("A"));
         assert!(!subscription.covers("anything"));
 
-        assert_eq!(later(&mut subscription, &[], &["A"]), Owed::default());
+        assert_eq!(later(&mut subscription, &[], &["A"]), Told::default());
         assert!(subscription.is_empty());
-        assert_eq!(later(&mut subscription, &[], &[]), Owed::default());
+        assert_eq!(later(&mut subscription, &[], &[]), Told::default());
         assert!(subscription.is_empty());
     }
 
     #[test]
     fn legacy_wildcard_needs_a_type_that_has_one() {
         let mut subscription = Subscription::default();
-        assert_eq!(first(&mut subscription, &[], &[], false), Owed::default());
+        assert_eq!(first(&mut subscription, &[], &[], false), Told::default());
         assert!(subscription.is_empty());
     }
 
     #[test]
     fn explicit_wildcard_works_for_every_type() {
         let mut subscription = Subscription::default();
-        assert!(first(&mut subscription, &["*"], &[], false).everything);
+        assert!(first(&mut subscription, &["*"], &[], false).0);
         assert!(subscription.is_wildcard());
     }
 
@@ -180,7 +306,7 @@ mod tests {
         let mut subscription = Subscription::default();
         first(&mut subscription, &["A"], &[], true);
         later(&mut subscription, &[], &["A"]);
-        assert_eq!(later(&mut subscription, &[], &[]), Owed::default());
+        assert_eq!(later(&mut subscription, &[], &[]), Told::default());
         assert!(!subscription.is_wildcard());
     }
 
@@ -201,16 +327,56 @@ mod tests {
     #[test]
     fn phantom_unsubscriptions_and_empty_names_are_ignored() {
         let mut subscription = Subscription::default();
-        assert_eq!(first(&mut subscription, &[""], &["B"], true), Owed::default());
+        assert_eq!(first(&mut subscription, &[""], &["B"], true), Told::default());
         assert!(subscription.is_empty());
         first(&mut subscription, &["*"], &[], false);
-        assert_eq!(later(&mut subscription, &[], &["B"]), Owed::default());
+        assert_eq!(later(&mut subscription, &[], &["B"]), Told::default());
     }
 
     #[test]
     fn wildcard_in_both_lists_means_nothing() {
         let mut subscription = Subscription::default();
-        assert_eq!(first(&mut subscription, &["*"], &["*"], true), Owed::default());
+        assert_eq!(first(&mut subscription, &["*"], &["*"], true), Told::default());
         assert!(subscription.is_empty());
+    }
+
+    #[test]
+    fn a_list_is_all_that_is_wanted() {
+        let mut subscription = Subscription::default();
+        assert_eq!(told(sotw(&mut subscription, &["B", "A", "A", ""], true)), names(&["A", "B"]));
+        assert_eq!(sotw(&mut subscription, &["B", "A"], true), Owed::default());
+        let owed = sotw(&mut subscription, &["C", "B"], true);
+        assert_eq!((owed.names, owed.lost), (vec![Arc::from("C")], vec![Arc::from("A")]));
+        assert_eq!(told(sotw(&mut subscription, &["A", "B", "C"], true)), names(&["A"]));
+    }
+
+    #[test]
+    fn no_names_mean_everything_until_a_name_was_named() {
+        let mut subscription = Subscription::default();
+        assert_eq!(told(sotw(&mut subscription, &[], true)), (true, vec![]));
+        assert_eq!(told(sotw(&mut subscription, &[], true)), (false, vec![]));
+        assert!(subscription.is_wildcard());
+        assert_eq!(told(sotw(&mut subscription, &["*", "A"], true)), names(&["A"]));
+        assert_eq!(told(sotw(&mut subscription, &["A"], true)), names(&[]));
+        assert!(!subscription.is_wildcard());
+        sotw(&mut subscription, &[], true);
+        assert!(subscription.is_empty());
+        assert_eq!(told(sotw(&mut subscription, &["A"], true)), names(&["A"]));
+    }
+
+    #[test]
+    fn many_names_and_few_are_kept_alike() {
+        let all: Vec<String> = (0..100).map(|n| format!("{n:03}")).collect();
+        let (mut many, mut few) = (Subscription::default(), Subscription::default());
+        let context = Context { first: false, legacy_wildcard: false, next_response: 1 };
+        many.apply(Asked::Delta { subscribe: &all[..50], unsubscribe: &[] }, context, |name| Arc::from(name));
+        many.apply(Asked::Delta { subscribe: &all[25..], unsubscribe: &all[90..] }, context, |name| Arc::from(name));
+        for name in all[..90].iter().rev() {
+            few.apply(Asked::Delta { subscribe: std::slice::from_ref(name), unsubscribe: &[] }, context, |name| {
+                Arc::from(name)
+            });
+        }
+        assert!(many.names().eq(few.names()));
+        assert_eq!(many.names().len(), 90);
     }
 }

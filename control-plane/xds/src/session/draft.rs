@@ -5,52 +5,94 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::commit::field_len;
-use crate::resource::Version;
+use crate::commit::{Encoded, Standing, field_len};
+use crate::resource::{Variant, Version};
 use crate::session::Limits;
-use crate::store::table::Entry;
 
 /// A response in the making. It cannot hold a name twice.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Draft {
+    variant: Variant,
     pub(super) names: HashSet<Arc<str>>,
+    /// What the client is not known to have: what it accuses, if it refuses the response, is among these.
     pub(super) upserts: Vec<SentUpsert>,
     pub(super) fragments: Vec<Bytes>,
     pub(super) removed: Vec<Arc<str>>,
     size: usize,
+    digest: u64,
 }
 
 /// A resource in a response, without its content.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct SentUpsert {
     pub(super) name: Arc<str>,
     pub(super) sequence: u64,
     pub(super) version: Version,
+    pub(super) standing: Arc<Standing>,
 }
 
 impl Draft {
+    pub(super) fn new(variant: Variant) -> Self {
+        Self {
+            variant,
+            names: HashSet::new(),
+            upserts: Vec::new(),
+            fragments: Vec::new(),
+            removed: Vec::new(),
+            size: 0,
+            digest: 0,
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 
-    pub(super) fn upsert(&mut self, name: Arc<str>, entry: &Entry) {
-        if self.names.insert(Arc::clone(&name)) {
-            self.size += entry.encoded.fragment.len();
-            self.fragments.push(entry.encoded.fragment.clone());
-            self.upserts.push(SentUpsert { name, sequence: entry.sequence, version: entry.version() });
+    /// Puts a resource in that came with this change of the store.
+    pub(super) fn upsert(&mut self, name: Arc<str>, sequence: u64, encoded: &Encoded) {
+        if self.put(&name, encoded) {
+            let (version, standing) = (encoded.version, Arc::clone(&encoded.standing));
+            self.upserts.push(SentUpsert { name, sequence, version, standing });
         }
     }
 
+    /// Puts a resource in that the client has, because the response has to be whole.
+    pub(super) fn repeat(&mut self, name: &Arc<str>, encoded: &Encoded) {
+        self.put(name, encoded);
+    }
+
+    /// Says that a resource is gone; state of the world has no words for that.
     pub(super) fn remove(&mut self, name: Arc<str>) {
-        if self.names.insert(Arc::clone(&name)) {
+        if self.variant == Variant::Delta && self.names.insert(Arc::clone(&name)) {
             self.size += field_len(1, name.len());
             self.removed.push(name);
         }
     }
 
     /// Whether one more would make the response longer than it should be. A single resource may be.
-    pub(super) fn is_full(&self, name: &str, entry: Option<&Entry>, limits: &Limits) -> bool {
-        let more = entry.map_or(field_len(1, name.len()), |entry| entry.encoded.fragment.len());
+    pub(super) fn is_full(&self, name: &str, encoded: Option<&Encoded>, limits: &Limits) -> bool {
+        let more = encoded.map_or(field_len(1, name.len()), |encoded| encoded.fragment.len());
         !self.is_empty() && self.size + more > limits.max_response_bytes
+    }
+
+    /// The version of the whole, for a variant that has one: a hash of the names and versions in it, in any order.
+    pub(super) fn version(&self) -> Version {
+        Version::of(&self.digest.to_le_bytes())
+    }
+
+    fn put(&mut self, name: &Arc<str>, encoded: &Encoded) -> bool {
+        let is_new = self.names.insert(Arc::clone(name));
+        if is_new {
+            let fragment = match self.variant {
+                Variant::Delta => encoded.fragment.clone(),
+                Variant::Sotw => {
+                    self.digest = self.digest.wrapping_add(encoded.version.with_name(name));
+                    encoded.any_field()
+                }
+            };
+            self.size += fragment.len();
+            self.fragments.push(fragment);
+        }
+        is_new
     }
 }

@@ -2,11 +2,15 @@
 
 mod bench;
 mod convergence;
+mod quarantine;
+mod whole;
 
 use std::time::Duration;
 
 use ResourceType::{Cluster, Endpoint, ExtensionConfig, Listener, Route, Runtime};
-use bench::{Bench, Got};
+use bench::{Bench, Got, limits};
+use envoy_types::pb::envoy::config::core::v3::Node as NodeMessage;
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
 use super::*;
 
@@ -249,13 +253,30 @@ fn reconnecting_wildcard_that_has_everything_gets_an_empty_answer() {
 }
 
 #[test]
-fn reconnecting_with_names_is_answered_whatever_the_client_has() {
+fn reconnecting_with_names_gets_only_what_changed() {
     for resource_type in [Endpoint, Route, ExtensionConfig, Runtime] {
-        let mut bench = Bench::with(&[(resource_type, "a", "1")]);
-        let version = bench.tables.table(resource_type).get("a").unwrap().version().to_string();
-        bench.reconnect(resource_type, &["a"], &[("a", version.as_str())]);
-        assert_eq!(bench.one().upserts, ["a"]);
+        let mut bench = Bench::with(&[(resource_type, "same", "1"), (resource_type, "changed", "2")]);
+        let same = bench.version(resource_type, "same");
+        let held = [("same", same.as_str()), ("changed", "0000000000000001"), ("gone", "0000000000000002")];
+        bench.reconnect(resource_type, &["same", "changed", "gone"], &held);
+        let got = bench.one();
+        assert_eq!((got.upserts, got.removed), (vec!["changed".to_owned()], vec!["gone".to_owned()]));
+        bench.commit(&[(resource_type, "same", "2")], &[]);
+        bench.answer_nonce(resource_type, &got.nonce, None);
+        assert_eq!(bench.one().upserts, ["same"]);
     }
+}
+
+#[test]
+fn a_reconnecting_client_gets_the_endpoints_of_clusters_that_it_is_sent() {
+    let mut bench =
+        Bench::with(&[(Cluster, "a", "2"), (Endpoint, "a", "1"), (Cluster, "b", "1"), (Endpoint, "b", "1")]);
+    let (a, b, cluster_b) = (bench.version(Endpoint, "a"), bench.version(Endpoint, "b"), bench.version(Cluster, "b"));
+    bench.reconnect(Cluster, &[], &[("a", "0000000000000001"), ("b", cluster_b.as_str())]);
+    assert_eq!(bench.one().upserts, ["a"]);
+    bench.reconnect(Endpoint, &["a", "b"], &[("a", a.as_str()), ("b", b.as_str())]);
+    let endpoints = bench.one();
+    assert_eq!((endpoints.resource_type, endpoints.upserts), (Endpoint, vec!["a".to_owned()]));
 }
 
 #[test]
@@ -471,8 +492,11 @@ fn an_unknown_type_is_answered_once_and_its_ack_is_not() {
 #[test]
 fn a_node_is_bound_by_the_first_request() {
     let mut bench = Bench::with(&[]);
+    let node = Node { id: Arc::from("edge-1"), ..Node::default() };
+    let protocol = Protocol { variant: Variant::Delta, only: None };
+    bench.session = Session::new(ClientId(1), node, protocol, limits());
     let from = |id: &str| DeltaDiscoveryRequest {
-        node: Some(Node { id: id.to_owned(), ..Default::default() }),
+        node: Some(NodeMessage { id: id.to_owned(), ..Default::default() }),
         type_url: Cluster.type_url().to_owned(),
         ..Default::default()
     };
@@ -529,4 +553,64 @@ fn a_name_subscribed_later_is_accepted_later() {
     bench.ack_all();
     assert!(matches!(bench.progress(Endpoint, "a"), Progress::Accepted { at } if at == Duration::from_secs(7)));
     assert!(matches!(bench.progress(Endpoint, "b"), Progress::Accepted { at } if at == Duration::ZERO));
+}
+
+#[test]
+fn changes_of_a_storm_are_sent_together_and_what_is_urgent_is_not_held() {
+    let mut bench = Bench::envoy();
+    let interval = Duration::from_millis(50);
+    bench.session.limits.changes = Rate { interval, burst: 2 };
+    for content in ["2", "3"] {
+        bench.commit(&[(Endpoint, "x", content)], &[]);
+        assert_eq!(bench.ack_all().len(), 1, "the first go out at once");
+    }
+    bench.commit(&[(Endpoint, "x", "4")], &[]);
+    assert_eq!(bench.all(), []);
+    assert_eq!(bench.session.deadline(bench.now), Some(bench.now + interval));
+    bench.commit(&[(Endpoint, "x", "5")], &[]);
+    bench.commit(&[(Runtime, "x", "2")], &[]);
+    assert_eq!(bench.ack_all().iter().map(|got| got.resource_type).collect::<Vec<_>>(), [Runtime]);
+    bench.now += interval;
+    assert_eq!(bench.ack_all()[0].contents, ["5"]);
+
+    bench.commit(&[(Endpoint, "x", "6")], &[]);
+    assert_eq!(bench.all(), []);
+    bench.commit_urgently(&[(Endpoint, "x", "7")]);
+    assert_eq!(bench.ack_all()[0].contents, ["7"]);
+
+    bench.commit(&[(Cluster, "x", "2")], &[]);
+    assert_eq!(bench.ack_all().len(), 2, "the endpoints of a changed cluster are not held");
+    bench.subscribe(Endpoint, &["x"]);
+    assert_eq!(bench.ack_all().len(), 1, "nor is an answer");
+}
+
+#[test]
+fn removals_are_not_held() {
+    let mut bench = Bench::envoy();
+    bench.session.limits.changes = Rate { interval: Duration::from_secs(1), burst: 1 };
+    bench.commit(&[(Listener, "web", "2")], &[]);
+    assert_eq!(bench.ack_all().len(), 1);
+    bench.commit(&[(Listener, "web", "3")], &[]);
+    assert_eq!(bench.ack_all().len(), 0);
+    bench.commit(&[], &[(Listener, "web")]);
+    assert_eq!(bench.ack_all()[0].removed, ["web"]);
+}
+
+#[test]
+fn names_are_bounded() {
+    let mut bench = Bench::with(&[]);
+    let subscribe = |bench: &mut Bench, names: Vec<String>| {
+        let request = DeltaDiscoveryRequest { resource_names_subscribe: names, ..bench.named(Endpoint, &[], &[]) };
+        bench.try_take(&request).map(drop)
+    };
+    assert_eq!(subscribe(&mut bench, (0..1000).map(|n| format!("{n}")).collect()), Ok(()));
+    assert_eq!(subscribe(&mut bench, vec!["one more".to_owned()]), Err(ProtocolError::TooManyNames(1000)));
+    let mut bench = Bench::with(&[]);
+    assert_eq!(subscribe(&mut bench, vec!["x".repeat(6_000)]), Ok(()));
+    assert_eq!(subscribe(&mut bench, vec!["y".repeat(6_000)]), Err(ProtocolError::NamesTooLong(10_000)));
+    bench = Bench::with(&[]);
+    for _ in 0..3 {
+        assert_eq!(subscribe(&mut bench, vec!["x".repeat(6_000)]), Ok(()));
+        bench.unsubscribe(Endpoint, &["x".repeat(6_000).as_str()]);
+    }
 }

@@ -1,20 +1,25 @@
 //! One type of resource on one stream: what was asked, how far it has been served, what is in flight, what was refused.
 //! It holds cursors into the store's numbering, not a list of what the client has; the only names it keeps are those
-//! still owed, in flight or refused. Which type may speak when is the session's business; it arrives here as [`Gates`].
+//! still owed, in flight, held back or refused. Which type may speak when is the session's business; it arrives here as
+//! [`Gates`].
 
 mod nack;
+mod news;
 mod view;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) use view::Held;
+pub(super) use view::{Held, Tally};
 
-use crate::resource::{ResourceType, Version};
+use crate::pace::Pace;
+use crate::resource::{ResourceType, Variant, Version};
 use crate::session::Limits;
 use crate::session::acks::Acks;
 use crate::session::draft::{Draft, SentUpsert};
+use crate::session::refusals::Refusals;
 use crate::store::table::{Entry, Table, Tables};
 use crate::subscription::{Owed, Subscription};
 
@@ -26,7 +31,7 @@ pub(super) struct Watch {
     pub(super) subscription: Subscription,
     /// Whether the client has asked for this type at all.
     pub(super) requested: bool,
-    /// Changes up to here are sent, but for what is in `owed`, `suspects` or refused.
+    /// Changes up to here are sent, but for what is in `owed`, `suspects`, `held_back` or refused.
     cursor: u64,
     /// Withdrawals up to here are sent.
     removal_cursor: u64,
@@ -37,21 +42,30 @@ pub(super) struct Watch {
     owed: BTreeSet<Arc<str>>,
     /// A refused response without a culprit, in parts that are sent one at a time until the culprit stands alone.
     suspects: VecDeque<Vec<Arc<str>>>,
+    /// Names of which the client got the last accepted version, because this one was refused elsewhere and accepted by
+    /// nobody.
+    held_back: BTreeMap<Arc<str>, Version>,
     /// Names that a reconnecting client holds and that are gone, with the number that their referrers must have
     /// confirmed.
     leaving: BTreeSet<Arc<str>>,
     leaving_after: u64,
+    /// Names that were to be warmed before the client asked for this type: what it then says that it holds does not
+    /// count for them.
+    unwarmed: BTreeSet<Arc<str>>,
     /// An empty response is owed if there is nothing to put into it: the client waits for one to finish its start.
     must_answer: bool,
     unanswered: VecDeque<Sent>,
     /// Since when something that is due waits for another type.
     blocked_since: Option<Duration>,
-    /// The version of each name that the client has refused: never sent again, even when the store returns to it.
-    refused: BTreeMap<Arc<str>, Refusal>,
+    pace: Pace,
+    /// When changes that are held for more to come go out.
+    held_until: Option<Duration>,
+    refused: Refusals,
     acks: Acks,
     /// The last answered response, as long as what it answers is not all decided.
     unmarked: Option<u64>,
     sent_sequence: u64,
+    tally: Tally,
 }
 
 /// How far the types that this one leans on have got.
@@ -65,11 +79,21 @@ impl Gates {
     pub(super) const OPEN: u64 = u64::MAX;
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct Refusal {
-    pub(super) version: Version,
-    pub(super) message: Arc<str>,
-    pub(super) at: Duration,
+/// What a watch looks at when it makes a response.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scene<'a> {
+    pub(super) resource_type: ResourceType,
+    pub(super) variant: Variant,
+    pub(super) tables: &'a Tables,
+    pub(super) gates: Gates,
+    pub(super) limits: &'a Limits,
+    pub(super) now: Duration,
+}
+
+impl<'a> Scene<'a> {
+    fn table(&self) -> &'a Table {
+        self.tables.table(self.resource_type)
+    }
 }
 
 /// A response that the client has not answered.
@@ -92,26 +116,37 @@ impl Watch {
         self.must_answer = owed.everything;
         let everything = owed.everything;
         self.owe(owed, table);
-        if let (true, Some(held)) = (everything, held) {
-            for (name, version) in held {
-                match table.get(name) {
-                    Some(entry) if Version::parse(version) == Some(entry.version()) => {
-                        self.owed.remove(name.as_str());
-                    }
-                    Some(_) => {}
-                    None => {
-                        self.leaving.insert(Arc::from(name.as_str()));
+        for (name, version) in held.into_iter().flatten() {
+            match table.get(name) {
+                Some(entry) if self.has(name, version, entry) => {
+                    if let Some((name, newest)) = self.owed.take(name.as_str()).zip(withheld(entry)) {
+                        self.held_back.insert(name, newest);
                     }
                 }
+                Some(_) => {}
+                // What it names and does not exist, it is told with the rest.
+                None if everything => {
+                    self.leaving.insert(Arc::from(name.as_str()));
+                }
+                None => {}
             }
-            self.leaving_after = tables.sequence();
         }
+        self.leaving_after = tables.sequence();
+        self.unwarmed.clear();
+    }
+
+    /// Whether a client that states this version lacks nothing.
+    fn has(&self, name: &str, version: &str, entry: &Entry) -> bool {
+        Version::parse(version) == Some(entry.offered().version) && !self.unwarmed.contains(name)
     }
 
     /// Notes what a request is owed.
     pub(super) fn owe(&mut self, owed: Owed, table: &Table) {
-        let subscription = &self.subscription;
-        self.owed.retain(|name| subscription.covers(name));
+        if !owed.lost.is_empty() || !self.subscription.is_wildcard() {
+            let subscription = &self.subscription;
+            self.owed.retain(|name| subscription.covers(name));
+            self.held_back.retain(|name, _| subscription.covers(name));
+        }
         if owed.everything {
             self.owed.append(&mut table.names());
         }
@@ -120,122 +155,54 @@ impl Watch {
 
     /// Makes sure that a name is sent again although it has not changed.
     pub(super) fn refresh(&mut self, name: &Arc<str>, table: &Table) {
-        if self.subscription.names_it(name) || (self.subscription.is_wildcard() && table.get(name).is_some()) {
+        if !self.requested {
+            if table.get(name).is_some() {
+                self.unwarmed.insert(Arc::clone(name));
+            }
+            if self.unwarmed.len() > table.len() {
+                self.unwarmed.retain(|name| table.get(name).is_some());
+            }
+        } else if self.subscription.names_it(name) || (self.subscription.is_wildcard() && table.get(name).is_some()) {
             self.owed.insert(Arc::clone(name));
         }
     }
 
     /// The next response of this type, or `None` while there is nothing to say or an answer is awaited.
-    pub(super) fn compose(
-        &mut self,
-        resource_type: ResourceType,
-        tables: &Tables,
-        gates: Gates,
-        limits: &Limits,
-        now: Duration,
-    ) -> Option<Draft> {
-        if !self.requested || self.awaits_answer(limits, now) {
+    pub(super) fn compose(&mut self, scene: Scene<'_>) -> Option<Draft> {
+        if !self.requested || self.awaits_answer(scene.limits, scene.now) {
             return None;
         }
-        let table = tables.table(resource_type);
-        let mut draft = Draft::default();
-        while let Some(group) = self.suspects.pop_front() {
-            for name in group.into_iter().filter(|name| self.subscription.covers(name)) {
-                self.put(&mut draft, name, table);
-            }
-            if !draft.is_empty() {
-                return Some(draft);
-            }
+        self.release_held_back(scene.table());
+        self.held_until = None;
+        match scene.variant {
+            Variant::Sotw if scene.resource_type.is_sent_whole() => self.compose_whole(scene),
+            Variant::Sotw | Variant::Delta => self.compose_news(scene),
         }
-
-        let upserts_blocked = self.put_owed(&mut draft, table, gates, limits)
-            | self.put_changes(&mut draft, tables, table, gates, limits);
-        let removals_blocked = self.put_removals(&mut draft, resource_type, tables, gates);
-        self.blocked_since = (upserts_blocked || removals_blocked).then(|| self.blocked_since.unwrap_or(now));
-
-        if draft.is_empty() {
-            self.settle(limits, now);
-            // An empty first answer says "there is nothing": not while there is something that waits.
-            return (self.must_answer && !upserts_blocked).then_some(draft);
-        }
-        Some(draft)
     }
 
-    /// Puts what is owed into a response; answers whether some of it waits for another type.
-    fn put_owed(&mut self, draft: &mut Draft, table: &Table, gates: Gates, limits: &Limits) -> bool {
-        let mut blocked = false;
-        for name in std::mem::take(&mut self.owed) {
-            let entry = table.get(&name);
-            let waits = entry.is_some_and(|entry| entry.after > gates.upserts);
-            if waits || draft.is_full(&name, entry, limits) {
-                blocked |= waits;
-                self.owed.insert(name);
-            } else {
-                self.put(draft, name, table);
+    /// What was held back is owed once a client has accepted it.
+    fn release_held_back(&mut self, table: &Table) {
+        let owed = &mut self.owed;
+        self.held_back.retain(|name, version| {
+            let entry = table.get(name).filter(|entry| entry.version() == *version);
+            // If it changed meanwhile, the cursor sees to it.
+            let Some(entry) = entry else { return false };
+            let stays = entry.encoded.standing.is_quarantined();
+            if !stays {
+                owed.insert(Arc::clone(name));
             }
-        }
-        blocked
+            stays
+        });
     }
 
-    /// Puts what changed since the cursor into a response; answers whether some of it waits for another type.
-    fn put_changes(
-        &mut self,
-        draft: &mut Draft,
-        tables: &Tables,
-        table: &Table,
-        gates: Gates,
-        limits: &Limits,
-    ) -> bool {
-        for (name, entry) in table.changes_after(self.cursor) {
-            if !self.subscription.covers(name) || draft.names.contains(name) || self.has_refused(name, entry) {
-                continue;
-            }
-            let waits = entry.after > gates.upserts;
-            if waits || draft.is_full(name, Some(entry), limits) {
-                self.cursor = entry.sequence - 1;
-                return waits;
-            }
-            draft.upsert(Arc::clone(name), entry);
+    /// Whether changes are to wait for more to come, and notes until when. Only where nothing else is to be sent.
+    fn holds_changes(&mut self, scene: Scene<'_>) -> bool {
+        let next = self.pace.next(scene.limits.changes, scene.now);
+        let waits = next > scene.now && scene.table().last_urgent() <= self.cursor.min(self.removal_cursor);
+        if waits {
+            self.held_until = Some(next);
         }
-        self.cursor = tables.sequence();
-        false
-    }
-
-    /// Puts what is gone into a response; answers whether some of it waits for another type.
-    fn put_removals(&mut self, draft: &mut Draft, resource_type: ResourceType, tables: &Tables, gates: Gates) -> bool {
-        let table = tables.table(resource_type);
-        for (sequence, tombstone) in table.removals_after(self.removal_cursor) {
-            // An assignment whose cluster is still there ends with its cluster: to remove it alone would drop its
-            // hosts.
-            let referenced = resource_type == ResourceType::Endpoint
-                && tables.table(ResourceType::Cluster).get(&tombstone.name).is_some();
-            if self.subscription.covers(&tombstone.name) && !referenced {
-                if tombstone.after > gates.removals {
-                    self.removal_cursor = sequence - 1;
-                    return true;
-                }
-                draft.remove(Arc::clone(&tombstone.name));
-            }
-        }
-        self.removal_cursor = tables.sequence();
-        if self.leaving.is_empty() || self.leaving_after > gates.removals {
-            return !self.leaving.is_empty();
-        }
-        for name in std::mem::take(&mut self.leaving) {
-            if table.get(&name).is_none() {
-                draft.remove(name);
-            }
-        }
-        false
-    }
-
-    /// Puts one name into a response: its resource, or the news that the client cannot have it. A version that the
-    /// client has refused counts as absent, so that a client that asks for it again is not left waiting.
-    fn put(&self, draft: &mut Draft, name: Arc<str>, table: &Table) {
-        match table.get(&name) {
-            Some(entry) if !self.has_refused(&name, entry) => draft.upsert(name, entry),
-            _ => draft.remove(name),
-        }
+        waits
     }
 
     /// Notes that a response has left, and answers the names that it upserts.
@@ -243,6 +210,7 @@ impl Watch {
         let names = draft.upserts.iter().map(|upsert| Arc::clone(&upsert.name)).collect();
         self.must_answer = false;
         self.sent_sequence = self.cursor;
+        self.tally.sent += 1;
         let upto = (self.owed.is_empty() && self.suspects.is_empty()).then_some(self.cursor);
         if self.unanswered.len() == MAX_UNANSWERED {
             self.unanswered.pop_front();
@@ -252,15 +220,18 @@ impl Watch {
         names
     }
 
-    /// Takes an ACK. `false` if the response is not one that awaits an answer: a stale nonce.
-    pub(super) fn accept(&mut self, number: u64, limits: &Limits, now: Duration) -> bool {
-        let Some(sent) = self.answered(number) else { return false };
+    /// Takes an ACK: `None` if the response is not one that awaits an answer (a stale nonce), else the names that had
+    /// been refused by another client and are now accepted for the first time.
+    pub(super) fn accept(&mut self, number: u64, limits: &Limits, now: Duration) -> Option<Vec<Arc<str>>> {
+        let sent = self.answered(number)?;
+        self.tally.accepted += 1;
         match sent.upto {
             Some(upto) => self.mark(number, upto, now),
             None => self.unmarked = Some(number),
         }
         self.settle(limits, now);
-        true
+        let released = sent.upserts.into_iter().filter(|upsert| upsert.standing.accept());
+        Some(released.map(|upsert| upsert.name).collect())
     }
 
     /// The response that an answer is for. Clients answer in order, so the ones before it will not be answered any
@@ -273,6 +244,11 @@ impl Watch {
     /// Whether the last response still has time to be answered. After that the watch goes on without the answer.
     pub(super) fn awaits_answer(&self, limits: &Limits, now: Duration) -> bool {
         self.unanswered.back().is_some_and(|sent| now < sent.at + limits.ack_timeout)
+    }
+
+    /// Since when the oldest response waits for its answer.
+    pub(super) fn unanswered_since(&self) -> Option<Duration> {
+        self.unanswered.front().map(|sent| sent.at)
     }
 
     fn mark(&mut self, number: u64, upto: u64, now: Duration) {
@@ -309,12 +285,16 @@ impl Watch {
         self.blocked_since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
     }
 
+    fn note_blocked(&mut self, is_blocked: bool, now: Duration) {
+        self.blocked_since = is_blocked.then(|| self.blocked_since.unwrap_or(now));
+    }
+
     /// When time alone will change what this watch does.
     pub(super) fn deadlines(&self, limits: &Limits) -> impl Iterator<Item = Duration> {
         let answer = self.unanswered.back().map(|sent| sent.at + limits.ack_timeout);
         let patience = [limits.upsert_patience(), limits.removal_patience()];
         let blocked = self.blocked_since.into_iter().flat_map(move |since| patience.map(|patience| since + patience));
-        answer.into_iter().chain(blocked)
+        answer.into_iter().chain(self.held_until).chain(blocked)
     }
 
     /// Withdrawals up to here will not be asked for again.
@@ -322,7 +302,18 @@ impl Watch {
         if self.requested { self.removal_cursor } else { u64::MAX }
     }
 
+    /// Whether the client has refused the newest version. Then this is not only the news of this client: another that
+    /// has yet to get it is better served with the last accepted one.
     fn has_refused(&self, name: &str, entry: &Entry) -> bool {
-        self.refused.get(name).is_some_and(|refusal| refusal.version == entry.version())
+        let refused = self.refused.contains(name, entry.version());
+        if refused {
+            entry.encoded.standing.refuse();
+        }
+        refused
     }
+}
+
+/// The newest version, if it is not what a client without any is offered.
+fn withheld(entry: &Entry) -> Option<Version> {
+    (entry.offered().version != entry.version()).then(|| entry.version())
 }

@@ -5,14 +5,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::commit::{Change, Commit, Encoded};
+use crate::commit::{Change, Changes, Encoded};
 use crate::resource::{PerType, ResourceType, Version};
+
+/// The number of the empty store: not 0, which means "nothing yet" for a stream.
+pub(crate) const EMPTY: u64 = 1;
 
 /// All tables and the one counter of changes.
 #[derive(Debug)]
 pub(crate) struct Tables {
-    /// The number of the last change. Every change of a resource takes the next number. 1 is the empty store, so that 0
-    /// can mean "nothing yet" for a stream.
+    /// The number of the last change. Every change of a resource takes the next number.
     sequence: u64,
     tables: PerType<Table>,
 }
@@ -35,6 +37,8 @@ pub(crate) struct Table {
     withdrawn: HashMap<Arc<str>, u64>,
     last_upsert: u64,
     last_removal: u64,
+    /// The last change that must not wait for more: every removal, and what an urgent commit brought.
+    last_urgent: u64,
 }
 
 #[derive(Debug)]
@@ -44,11 +48,45 @@ pub(crate) struct Entry {
     pub(crate) after: u64,
     pub(crate) committed: Duration,
     pub(crate) encoded: Encoded,
+    /// Earlier versions, newest first, down to the first that a client accepted: at most [`MAX_PAST`].
+    past: Vec<Encoded>,
 }
+
+/// How many versions that nobody has accepted yet are remembered before the last accepted one is. A client that is late
+/// with its answers must not make it forgotten.
+const MAX_PAST: usize = 3;
 
 impl Entry {
     pub(crate) fn version(&self) -> Version {
         self.encoded.version
+    }
+
+    /// The last version but the newest that some client accepted.
+    pub(crate) fn fallback(&self) -> Option<&Encoded> {
+        self.past.iter().find(|past| past.standing.is_accepted())
+    }
+
+    /// What a client gets that has none yet: the newest version, but while that one is refused by some client and
+    /// accepted by none, the last accepted one.
+    pub(crate) fn offered(&self) -> &Encoded {
+        let fallback = if self.encoded.standing.is_quarantined() { self.fallback() } else { None };
+        fallback.unwrap_or(&self.encoded)
+    }
+
+    /// What the next version has to remember.
+    fn into_past(mut self) -> Vec<Encoded> {
+        if self.encoded.standing.is_accepted() {
+            return vec![self.encoded];
+        }
+        if let Some(accepted) = self.past.iter().position(|past| past.standing.is_accepted()) {
+            self.past.truncate(accepted + 1);
+        }
+        self.past.insert(0, self.encoded);
+        if self.past.len() > MAX_PAST {
+            // The oldest is the accepted one, if any is.
+            self.past.remove(MAX_PAST - 1);
+        }
+        self.past
     }
 }
 
@@ -57,11 +95,14 @@ pub(crate) struct Tombstone {
     pub(crate) name: Arc<str>,
     /// A stream may lose this once it has confirmed the referring types up to this number; 0: at once.
     pub(crate) after: u64,
+    /// The number and the content of what was withdrawn: a response that has to be whole holds it until it may go.
+    pub(crate) had: u64,
+    pub(crate) content: Encoded,
 }
 
 impl Default for Tables {
     fn default() -> Self {
-        Self { sequence: 1, tables: PerType::default() }
+        Self { sequence: EMPTY, tables: PerType::default() }
     }
 }
 
@@ -76,11 +117,12 @@ impl Tables {
 
     /// Applies a commit. Upserts take their numbers before removals and in order of delivery, so a route's number is
     /// above those of the clusters it came with, and a cluster's removal above that of the route that let go of it.
-    pub(crate) fn apply(&mut self, commit: Commit, now: Duration) -> Applied {
+    pub(crate) fn apply(&mut self, changes: Changes, now: Duration) -> Applied {
+        let Changes { changes, urgent } = changes;
         let mut changed = Vec::new();
         let mut removals = Vec::new();
         let clusters_before = self.tables[ResourceType::Cluster].last_upsert;
-        for ((resource_type, name), change) in commit.into_changes() {
+        for ((resource_type, name), change) in changes {
             let Change::Upsert(encoded) = change else {
                 removals.push((resource_type, name));
                 continue;
@@ -99,6 +141,9 @@ impl Tables {
                 continue;
             }
             self.sequence += 1;
+            if urgent {
+                table.last_urgent = self.sequence;
+            }
             let name = table.upsert(self.sequence, name, encoded, after, now);
             changed.push((resource_type, name));
         }
@@ -119,6 +164,11 @@ impl Tables {
             }
         }
         Applied { sequence: self.sequence, changed }
+    }
+
+    /// Goes on counting from a number that is not below the own: groups count together.
+    pub(crate) fn catch_up(&mut self, sequence: u64) {
+        self.sequence = self.sequence.max(sequence);
     }
 
     /// Forgets withdrawals that every stream is past.
@@ -154,6 +204,16 @@ impl Table {
         self.entries.keys().cloned().collect()
     }
 
+    /// Every published resource, in no order.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&Arc<str>, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// The number of the last change that must not wait for more.
+    pub(crate) fn last_urgent(&self) -> u64 {
+        self.last_urgent
+    }
+
     /// The name as the table holds it, so that streams share its memory.
     pub(crate) fn intern(&self, name: &str) -> Arc<str> {
         self.entries.get_key_value(name).map_or_else(|| Arc::from(name), |(held, _)| Arc::clone(held))
@@ -180,11 +240,12 @@ impl Table {
         if let Some(withdrawal) = self.withdrawn.remove(&name) {
             self.tombstones.remove(&withdrawal);
         }
-        let mut entry = Entry { sequence, after, committed: now, encoded };
-        if let Some(replaced) = self.entries.get(&name) {
+        let mut entry = Entry { sequence, after, committed: now, encoded, past: Vec::new() };
+        if let Some(replaced) = self.entries.remove(&name) {
             self.by_sequence.remove(&replaced.sequence);
             // What the replaced content waited for, this waits for too: it may still name the same clusters.
             entry.after = after.max(replaced.after);
+            entry.past = replaced.into_past();
         }
         self.entries.insert(Arc::clone(&name), entry);
         self.by_sequence.insert(sequence, Arc::clone(&name));
@@ -195,9 +256,11 @@ impl Table {
     fn remove(&mut self, sequence: u64, name: &str, after: u64) -> Option<Arc<str>> {
         let (name, entry) = self.entries.remove_entry(name)?;
         self.by_sequence.remove(&entry.sequence);
-        self.tombstones.insert(sequence, Tombstone { name: Arc::clone(&name), after });
+        let tombstone = Tombstone { name: Arc::clone(&name), after, had: entry.sequence, content: entry.encoded };
+        self.tombstones.insert(sequence, tombstone);
         self.withdrawn.insert(Arc::clone(&name), sequence);
         self.last_removal = sequence;
+        self.last_urgent = sequence;
         Some(name)
     }
 }

@@ -3,6 +3,7 @@
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 
 use super::*;
+use crate::store::view::MIN_TOMBSTONES;
 
 fn cluster(name: &str, content: &str) -> Cluster {
     Cluster { name: name.to_owned(), alt_stat_name: content.to_owned(), ..Default::default() }
@@ -60,7 +61,7 @@ async fn withdrawals_are_forgotten_when_no_stream_needs_them() {
         upsert(&store, &name, "1");
         remove(&store, &name);
     }
-    assert!(store.tables().table(ResourceType::Cluster).tombstones() <= MIN_TOMBSTONES);
+    assert!(store.views().default_view().tables().table(ResourceType::Cluster).tombstones() <= MIN_TOMBSTONES);
 }
 
 #[tokio::test]
@@ -70,7 +71,7 @@ async fn a_name_that_comes_back_is_no_longer_withdrawn() {
         upsert(&store, "a", "1");
         remove(&store, "a");
     }
-    assert_eq!(store.tables().table(ResourceType::Cluster).tombstones(), 1);
+    assert_eq!(store.views().default_view().tables().table(ResourceType::Cluster).tombstones(), 1);
     upsert(&store, "a", "1");
-    assert_eq!(store.tables().table(ResourceType::Cluster).tombstones(), 0);
+    assert_eq!(store.views().default_view().tables().table(ResourceType::Cluster).tombstones(), 0);
 }

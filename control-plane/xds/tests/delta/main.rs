@@ -159,7 +159,7 @@ async fn acceptance_follows_the_client() {
     client.silent().await;
 
     let status = &store.clients()[0];
-    assert_eq!((&*status.node_id, &*status.node_cluster, &*status.user_agent), ("edge-1", "edge", "test 1.2.3"));
+    assert_eq!((&*status.node.id, &*status.node.cluster, &*status.node.user_agent), ("edge-1", "edge", "test 1.2.3"));
     assert!(!status.is_synced());
     let clusters = &status.types[0];
     assert_eq!((clusters.resource_type, clusters.subscribed), (Cluster, Subscribed::Everything));
@@ -179,7 +179,7 @@ async fn events_tell_the_story() {
     commit(&store, &["a"], "2");
     let got = client.next().await;
     client.nack(&got, "no").await;
-    assert!(matches!(events.recv().await, Some(ClientEvent::Connected { node_id, .. }) if &*node_id == "edge-1"));
+    assert!(matches!(events.recv().await, Some(ClientEvent::Connected { node, .. }) if &*node.id == "edge-1"));
     assert!(matches!(events.recv().await, Some(ClientEvent::Accepted { resource_type: Cluster, sequence: 2, .. })));
     let version = store.version(Cluster, "a").unwrap();
     match events.recv().await {

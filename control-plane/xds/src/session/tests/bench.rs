@@ -3,12 +3,27 @@
 use std::collections::HashMap;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster as Message;
-use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
+use envoy_types::pb::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
 use envoy_types::pb::google::rpc;
 use prost::Message as _;
 
 use super::*;
 use crate::commit::Commit;
+use crate::group::Group;
+
+/// Changes do not wait for more here; what does has its own test.
+pub(super) fn limits() -> Limits {
+    Limits {
+        ack_timeout: ACK_TIMEOUT,
+        max_response_bytes: 2 << 20,
+        changes: Rate { interval: Duration::ZERO, burst: 1 },
+        max_names: 1000,
+        max_name_bytes: 10_000,
+        legacy_wildcard: TypeSet::of(&[Cluster, Listener]),
+    }
+}
 
 pub(super) struct Bench {
     pub(super) tables: Tables,
@@ -28,8 +43,12 @@ pub(super) struct Got {
 
 impl Bench {
     pub(super) fn with(resources: &[(ResourceType, &str, &str)]) -> Self {
-        let limits = Limits { ack_timeout: ACK_TIMEOUT, max_response_bytes: 2 << 20 };
-        let session = Session::new(ClientId(1), limits);
+        Self::speaking(Variant::Delta, resources)
+    }
+
+    pub(super) fn speaking(variant: Variant, resources: &[(ResourceType, &str, &str)]) -> Self {
+        let protocol = Protocol { variant, only: None };
+        let session = Session::new(ClientId(1), Node::default(), protocol, limits());
         let mut bench = Self { tables: Tables::default(), session, now: Duration::ZERO };
         bench.commit(resources, &[]);
         bench
@@ -59,18 +78,55 @@ impl Bench {
         bench
     }
 
+    /// Another stream of the same store.
+    pub(super) fn another(self, variant: Variant) -> Self {
+        let protocol = Protocol { variant, only: None };
+        Self { session: Session::new(ClientId(2), Node::default(), protocol, limits()), ..self }
+    }
+
     /// The type of the message does not matter to a session: all are clusters here.
     pub(super) fn commit(&mut self, upserts: &[(ResourceType, &str, &str)], removals: &[(ResourceType, &str)]) {
-        let mut commit = Commit::default();
-        for (resource_type, name, content) in upserts {
-            let message =
-                Message { name: (*name).to_owned(), alt_stat_name: (*content).to_owned(), ..Default::default() };
-            commit.upsert(*resource_type, *name, &message);
-        }
-        for (resource_type, name) in removals {
-            commit.remove(*resource_type, *name);
-        }
-        self.tables.apply(commit, self.now);
+        let commit = commit(upserts, removals);
+        self.tables.apply(commit.changes_for(&Group::default()), self.now);
+    }
+
+    pub(super) fn commit_urgently(&mut self, upserts: &[(ResourceType, &str, &str)]) {
+        let mut commit = commit(upserts, &[]);
+        commit.mark_urgent();
+        self.tables.apply(commit.changes_for(&Group::default()), self.now);
+    }
+
+    pub(super) fn version(&self, resource_type: ResourceType, name: &str) -> String {
+        self.tables.table(resource_type).get(name).expect("it is published").version().to_string()
+    }
+
+    /// A state-of-the-world request; with the nonce of a response it is its ACK.
+    pub(super) fn list(&mut self, resource_type: ResourceType, names: &[&str], nonce: &str, error: Option<&str>) {
+        let request = DiscoveryRequest {
+            type_url: resource_type.type_url().to_owned(),
+            resource_names: names.iter().copied().map(str::to_owned).collect(),
+            response_nonce: nonce.to_owned(),
+            error_detail: error.map(|message| rpc::Status { code: 13, message: message.to_owned(), details: vec![] }),
+            ..Default::default()
+        };
+        self.session.on_request(&(&request).into(), &self.tables, self.now).unwrap();
+    }
+
+    /// The next response in state of the world, or `None`.
+    pub(super) fn whole(&mut self) -> Option<Whole> {
+        let response = self.session.next_response(&self.tables, self.now)?;
+        let mut wire = Vec::new();
+        response.write_to(&mut wire);
+        let response = DiscoveryResponse::decode(wire.as_slice()).unwrap();
+        let messages = response.resources.iter().map(|any| Message::decode(any.value.as_slice()).unwrap());
+        let mut resources: Vec<_> = messages.map(|it| format!("{}={}", it.name, it.alt_stat_name)).collect();
+        resources.sort();
+        Some(Whole {
+            resource_type: ResourceType::from_type_url(&response.type_url).unwrap(),
+            version: response.version_info,
+            nonce: response.nonce,
+            resources,
+        })
     }
 
     pub(super) fn named(
@@ -89,7 +145,7 @@ impl Bench {
     }
 
     pub(super) fn try_take(&mut self, request: &DeltaDiscoveryRequest) -> Result<Outcome, ProtocolError> {
-        self.session.on_request(request, &self.tables, self.now)
+        self.session.on_request(&request.into(), &self.tables, self.now)
     }
 
     pub(super) fn take(&mut self, request: &DeltaDiscoveryRequest) -> Outcome {
@@ -183,4 +239,25 @@ impl Bench {
     pub(super) fn progress(&self, resource_type: ResourceType, name: &str) -> Progress {
         self.session.progress(resource_type, name, &self.tables).expect("the resource is published")
     }
+}
+
+/// A state-of-the-world response: its resources as `NAME=CONTENT`, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Whole {
+    pub(super) resource_type: ResourceType,
+    pub(super) version: String,
+    pub(super) nonce: String,
+    pub(super) resources: Vec<String>,
+}
+
+fn commit(upserts: &[(ResourceType, &str, &str)], removals: &[(ResourceType, &str)]) -> Commit {
+    let mut commit = Commit::default();
+    for (resource_type, name, content) in upserts {
+        let message = Message { name: (*name).to_owned(), alt_stat_name: (*content).to_owned(), ..Default::default() };
+        commit.upsert(*resource_type, *name, &message);
+    }
+    for (resource_type, name) in removals {
+        commit.remove(*resource_type, *name);
+    }
+    commit
 }

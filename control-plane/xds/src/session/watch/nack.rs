@@ -7,11 +7,9 @@ use crate::resource::Version;
 use crate::session::Limits;
 use crate::session::blame::{Blame, blame};
 use crate::session::draft::SentUpsert;
-use crate::session::watch::{Refusal, Sent, Watch};
-
-/// How many refusals are remembered; a name that is pushed out would be tried once more. Far above what a sound
-/// committer causes, and a bound on what a client that refuses everything can make the server keep.
-const MAX_REFUSED: usize = 4096;
+use crate::session::refusals::Refusal;
+use crate::session::watch::{Sent, Watch};
+use crate::store::table::Table;
 
 /// What a NACK led to.
 #[derive(Debug)]
@@ -23,16 +21,19 @@ pub(in crate::session) struct Refused {
 impl Watch {
     /// Takes a NACK. What it accuses is quarantined; the rest of the response is sent again if Envoy refused it too; if
     /// it accuses nobody, halves of the response are sent until the culprit stands alone. Each NACK either quarantines
-    /// or halves, so this ends.
+    /// or halves, so this ends. Of what is quarantined the client gets the last accepted version, if there is one: it
+    /// may have none.
     pub(in crate::session) fn refuse(
         &mut self,
         number: u64,
         message: &str,
+        table: &Table,
         limits: &Limits,
         now: Duration,
     ) -> Option<Refused> {
         let sent = self.answered(number)?;
-        let message = Arc::<str>::from(message);
+        self.tally.rejected += 1;
+        let message = Arc::<str>::from(kept(message));
         let names: Vec<&str> = sent.upserts.iter().map(|upsert| &*upsert.name).collect();
         let (culprits, rest_is_lost) = match blame(&message, &names) {
             _ if names.len() == 1 => (vec![0], true),
@@ -50,13 +51,13 @@ impl Watch {
 
         let mut quarantined = Vec::with_capacity(culprits.len());
         for at in &culprits {
-            let SentUpsert { name, version, .. } = &sent.upserts[*at];
+            let SentUpsert { name, version, standing, .. } = &sent.upserts[*at];
+            standing.refuse();
             let refusal = Refusal { version: *version, message: Arc::clone(&message), at: now };
             self.refused.insert(Arc::clone(name), refusal);
-            if self.refused.len() > MAX_REFUSED
-                && let Some(oldest) = self.refused.iter().min_by_key(|(_, it)| it.at).map(|(name, _)| Arc::clone(name))
-            {
-                self.refused.remove(&oldest);
+            let falls_back = table.get(name).is_some_and(|entry| self.refused.fallback(name, entry).is_some());
+            if falls_back && self.subscription.covers(name) {
+                self.owed.insert(Arc::clone(name));
             }
             quarantined.push((Arc::clone(name), *version));
         }
@@ -85,4 +86,12 @@ impl Watch {
             }
         }
     }
+}
+
+/// How much of a client's words is kept, in bytes: all of what Envoy says (it cuts dumps itself), and a bound on what
+/// others do.
+const MAX_MESSAGE: usize = 16 * 1024;
+
+fn kept(message: &str) -> &str {
+    &message[..message.floor_char_boundary(MAX_MESSAGE)]
 }

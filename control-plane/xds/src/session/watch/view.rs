@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::session::watch::{Refusal, Sent, Watch};
+use crate::session::refusals::Refusal;
+use crate::session::watch::{Sent, Watch};
 use crate::store::table::{Entry, Table};
 
 /// What a client has of one resource.
@@ -13,6 +14,16 @@ pub(in crate::session) enum Held {
     InFlight,
     Accepted(Duration),
     Refused(Refusal),
+    /// Another version: this one was refused elsewhere and accepted by nobody.
+    Another,
+}
+
+/// How many responses were sent, accepted and rejected.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::session) struct Tally {
+    pub(in crate::session) sent: u64,
+    pub(in crate::session) accepted: u64,
+    pub(in crate::session) rejected: u64,
 }
 
 impl Watch {
@@ -26,6 +37,10 @@ impl Watch {
 
     pub(in crate::session) fn in_flight(&self) -> bool {
         !self.unanswered.is_empty()
+    }
+
+    pub(in crate::session) fn tally(&self) -> Tally {
+        self.tally
     }
 
     /// Whether the client has accepted all that it is subscribed to, as of a table.
@@ -42,6 +57,7 @@ impl Watch {
             && self.owed.is_empty()
             && self.suspects.is_empty()
             && self.unanswered.is_empty()
+            && self.held_back.is_empty()
             && !self.must_answer
             && self.rejections(table).next().is_none()
     }
@@ -51,17 +67,16 @@ impl Watch {
         &'a self,
         table: &'a Table,
     ) -> impl Iterator<Item = (&'a Arc<str>, &'a Refusal)> {
-        self.refused
-            .iter()
-            .filter(|(name, refusal)| table.get(name).is_some_and(|entry| entry.version() == refusal.version))
+        self.refused.names().filter_map(|name| Some((name, self.refused.get(name, table.get(name)?.version())?)))
     }
 
     /// What the client has of the newest version of a resource that it is subscribed to.
     pub(in crate::session) fn held(&self, name: &str, entry: &Entry) -> Held {
-        if let Some(refusal) = self.refused.get(name)
-            && refusal.version == entry.version()
-        {
+        if let Some(refusal) = self.refused.get(name, entry.version()) {
             return Held::Refused(refusal.clone());
+        }
+        if self.held_back.get(name) == Some(&entry.version()) {
+            return Held::Another;
         }
         let in_flight =
             |sent: &Sent| sent.upserts.iter().any(|upsert| &*upsert.name == name && upsert.sequence == entry.sequence);

@@ -1,0 +1,91 @@
+//! A request as the session reads it, whichever variant it came in.
+
+use std::collections::HashMap;
+
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+
+use crate::subscription::Asked;
+
+/// One request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) node: Option<&'a Node>,
+    pub(crate) type_url: &'a str,
+    pub(crate) nonce: &'a str,
+    /// Why the client refused the response that the nonce names.
+    pub(crate) error: Option<&'a str>,
+    pub(crate) names: Names<'a>,
+}
+
+/// What it says of resources.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Names<'a> {
+    Delta {
+        subscribe: &'a [String],
+        unsubscribe: &'a [String],
+        /// What a reconnecting client has, with versions.
+        held: &'a HashMap<String, String>,
+    },
+    Sotw(&'a [String]),
+}
+
+impl<'a> Names<'a> {
+    pub(super) fn asked(self) -> Asked<'a> {
+        match self {
+            Self::Delta { subscribe, unsubscribe, .. } => Asked::Delta { subscribe, unsubscribe },
+            Self::Sotw(names) => Asked::Sotw(names),
+        }
+    }
+
+    /// The names that it asks for.
+    pub(super) fn wanted(self) -> &'a [String] {
+        match self {
+            Self::Delta { subscribe, .. } => subscribe,
+            Self::Sotw(names) => names,
+        }
+    }
+
+    pub(super) fn held(self) -> Option<&'a HashMap<String, String>> {
+        match self {
+            Self::Delta { held, .. } => Some(held),
+            Self::Sotw(_) => None,
+        }
+    }
+
+    /// How many names it asks for and lets go of.
+    pub(crate) fn counts(self) -> (usize, usize) {
+        match self {
+            Self::Delta { subscribe, unsubscribe, .. } => (subscribe.len(), unsubscribe.len()),
+            Self::Sotw(names) => (names.len(), 0),
+        }
+    }
+}
+
+impl<'a> From<&'a DeltaDiscoveryRequest> for Request<'a> {
+    fn from(request: &'a DeltaDiscoveryRequest) -> Self {
+        Self {
+            node: request.node.as_ref(),
+            type_url: &request.type_url,
+            nonce: &request.response_nonce,
+            error: request.error_detail.as_ref().map(|error| error.message.as_str()),
+            names: Names::Delta {
+                subscribe: &request.resource_names_subscribe,
+                unsubscribe: &request.resource_names_unsubscribe,
+                held: &request.initial_resource_versions,
+            },
+        }
+    }
+}
+
+impl<'a> From<&'a DiscoveryRequest> for Request<'a> {
+    fn from(request: &'a DiscoveryRequest) -> Self {
+        Self {
+            node: request.node.as_ref(),
+            type_url: &request.type_url,
+            nonce: &request.response_nonce,
+            error: request.error_detail.as_ref().map(|error| error.message.as_str()),
+            names: Names::Sotw(&request.resource_names),
+        }
+    }
+}

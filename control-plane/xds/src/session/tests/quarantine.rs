@@ -1,0 +1,112 @@
+//! What clients get of a resource that another client refused.
+
+use super::*;
+
+#[test]
+fn a_new_client_gets_the_last_accepted_version_of_what_another_refused() {
+    for variant in [Variant::Delta, Variant::Sotw] {
+        let mut bench = Bench::with(&[(Cluster, "a", "good"), (Cluster, "b", "1")]);
+        bench.subscribe(Cluster, &[]);
+        bench.ack_all();
+        bench.commit(&[(Cluster, "a", "bad")], &[]);
+        let got = bench.one();
+        bench.nack(&got, "no");
+        assert_eq!(bench.ack_all()[0].contents, ["good"], "the client itself may have nothing: it is sent again");
+
+        let mut bench = bench.another(variant);
+        if variant == Variant::Delta {
+            bench.subscribe(Cluster, &[]);
+            let got = bench.one();
+            assert_eq!(
+                (got.upserts.as_slice(), got.contents.as_slice()),
+                (&["a", "b"].map(str::to_owned)[..], &["good", "1"].map(str::to_owned)[..])
+            );
+            bench.ack(&got);
+        } else {
+            bench.list(Cluster, &[], "", None);
+            let got = bench.whole().unwrap();
+            assert_eq!(got.resources, ["a=good", "b=1"]);
+            bench.list(Cluster, &[], &got.nonce, None);
+        }
+        assert!(matches!(bench.progress(Cluster, "a"), Progress::HeldBack));
+        assert!(matches!(bench.progress(Cluster, "b"), Progress::Accepted { .. }));
+        assert_eq!(bench.all(), []);
+
+        bench.commit(&[(Cluster, "a", "better")], &[]);
+        let content = if variant == Variant::Delta {
+            bench.one().contents.remove(0)
+        } else {
+            bench.whole().unwrap().resources.remove(0)
+        };
+        assert!(content.ends_with("better"), "{content}");
+        assert!(matches!(bench.progress(Cluster, "a"), Progress::Sent));
+    }
+}
+
+#[test]
+fn what_any_client_accepts_is_not_kept_from_others() {
+    let mut bench = Bench::with(&[(Route, "a", "good")]);
+    bench.subscribe(Route, &["a"]);
+    bench.ack_all();
+    bench.commit(&[(Route, "a", "new")], &[]);
+    let refused = bench.one();
+    bench.nack(&refused, "no");
+    let standing = Arc::clone(&bench.tables.table(Route).get("a").unwrap().encoded.standing);
+
+    let mut bench = bench.another(Variant::Delta);
+    bench.subscribe(Route, &["a"]);
+    let first = bench.one();
+    assert_eq!(first.contents, ["good"]);
+    bench.ack(&first);
+    assert!(standing.accept(), "a third client accepts it");
+    let second = bench.one();
+    assert_eq!(second.contents, ["new"]);
+    bench.ack(&second);
+    assert!(matches!(bench.progress(Route, "a"), Progress::Accepted { .. }));
+}
+
+#[test]
+fn a_client_that_was_connected_is_not_kept_from_a_version_by_another() {
+    let mut bench = Bench::with(&[(Route, "a", "good")]);
+    bench.subscribe(Route, &["a"]);
+    bench.ack_all();
+    bench.commit(&[(Route, "a", "new")], &[]);
+    bench.tables.table(Route).get("a").unwrap().encoded.standing.refuse();
+    assert_eq!(bench.one().contents, ["new"]);
+}
+
+#[test]
+fn a_client_that_refuses_the_fallback_too_is_told_that_there_is_none() {
+    let mut bench = Bench::with(&[(Route, "a", "good")]);
+    bench.subscribe(Route, &["a"]);
+    bench.ack_all();
+    bench.commit(&[(Route, "a", "new")], &[]);
+
+    let mut bench = bench.another(Variant::Delta);
+    bench.subscribe(Route, &["a"]);
+    let new = bench.one();
+    assert_eq!(new.contents, ["new"]);
+    bench.nack(&new, "no");
+    let good = bench.one();
+    assert_eq!(good.contents, ["good"]);
+    bench.nack(&good, "no");
+    assert_eq!(bench.all(), []);
+    bench.subscribe(Route, &["a"]);
+    assert_eq!(bench.one().removed, ["a"]);
+}
+
+#[test]
+fn the_last_accepted_version_survives_versions_that_nobody_accepts() {
+    let mut bench = Bench::with(&[(Route, "a", "good")]);
+    bench.subscribe(Route, &["a"]);
+    bench.ack_all();
+    for content in ["bad1", "bad2", "bad3", "bad4", "bad5"] {
+        bench.commit(&[(Route, "a", content)], &[]);
+        while let Some(got) = bench.next() {
+            if got.contents == ["good"] { bench.ack(&got) } else { bench.nack(&got, "no") }
+        }
+    }
+    let mut bench = bench.another(Variant::Delta);
+    bench.subscribe(Route, &["a"]);
+    assert_eq!(bench.one().contents, ["good"]);
+}
