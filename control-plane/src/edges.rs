@@ -37,8 +37,8 @@ pub async fn watch(store: Store, inbox: mpsc::Sender<Input>, shutdown: Cancellat
 
 fn log(event: &ClientEvent) {
     match event {
-        ClientEvent::Connected { node_id, user_agent, peer, .. } => {
-            tracing::info!(node = %node_id, %user_agent, ?peer, "edge connected");
+        ClientEvent::Connected { node, peer, .. } => {
+            tracing::info!(node = %node.id, user_agent = %node.user_agent, ?peer, "edge connected");
         }
         ClientEvent::Disconnected { node_id, .. } => tracing::info!(node = %node_id, "edge disconnected"),
         ClientEvent::Accepted { node_id, resource_type, sequence, .. } => {
@@ -68,7 +68,7 @@ fn problems(clients: &[ClientStatus], open: bool) -> Vec<Problem> {
             for rejection in &of_type.rejected {
                 problems.push(Problem::error(
                     Code::ResourceRejected,
-                    format!("{} {} at edge {}", of_type.resource_type, rejection.name, client.node_id),
+                    format!("{} {} at edge {}", of_type.resource_type, rejection.name, client.node.id),
                     format!("Envoy refused version {}: {}", rejection.version, rejection.message),
                     "the edge keeps the version it accepted last; other resources are unaffected",
                     "see Envoy's words above; the refused version is not sent again until it changes",

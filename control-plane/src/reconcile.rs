@@ -205,5 +205,8 @@ fn commit(changes: &Changes) -> Commit {
         };
         commit.remove(resource_type, name);
     }
+    if changes.urgent {
+        commit.mark_urgent();
+    }
     commit
 }

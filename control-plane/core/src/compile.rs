@@ -65,6 +65,8 @@ pub struct Changes {
     pub upserts: Vec<(String, Resource)>,
     /// Resources that go.
     pub removals: Vec<(Kind, String)>,
+    /// Whether they must not wait for more to come: an endpoint gets no more requests, or weights change.
+    pub urgent: bool,
 }
 
 impl Changes {
@@ -145,6 +147,7 @@ impl Compiler {
                 &mut changes,
             );
             diff(&old.assignments, &new_or_empty.assignments, Kind::Endpoint, Resource::Endpoint, &mut changes);
+            changes.urgent |= cluster::loses_an_endpoint(&old.assignments, &new_or_empty.assignments);
             let reached = !(old.hosts.is_empty() && new_or_empty.hosts.is_empty());
             if reached
                 && (&old.hosts, &old.path, &old.routes)
@@ -159,6 +162,7 @@ impl Compiler {
                 self.services.insert(name.clone(), new);
             }
         }
+        changes.urgent |= runtime || policy;
         if policy {
             self.compile_policy(state.filter_generation(), &mut changes);
         }

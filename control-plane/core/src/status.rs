@@ -246,7 +246,7 @@ pub struct CanaryStatus {
 pub struct EdgeAcceptance {
     /// The edge's node id.
     pub node: String,
-    /// `notSent`, `sent`, `accepted` or `rejected`.
+    /// `notSent`, `sent`, `accepted`, `rejected` or `heldBack`.
     pub state: AcceptanceState,
     /// When it answered.
     pub at: Option<Timestamp>,
@@ -266,6 +266,8 @@ pub enum AcceptanceState {
     Accepted,
     /// Refused.
     Rejected,
+    /// Not sent, because another edge refused it and none has accepted it: this one has the last accepted version.
+    HeldBack,
 }
 
 impl Status {

@@ -24,6 +24,7 @@ pub(crate) fn acceptance(store: &Store, resource_type: ResourceType, name: &str)
             Seen::Rejected { message, at } => {
                 (AcceptanceState::Rejected, Some(timestamp(at)), Some(printable(&message)))
             }
+            Seen::HeldBack => (AcceptanceState::HeldBack, None, None),
         };
         EdgeAcceptance { node: printable(&acceptance.node_id), state, at, message }
     };
@@ -32,8 +33,8 @@ pub(crate) fn acceptance(store: &Store, resource_type: ResourceType, name: &str)
 
 fn edge(client: &ClientStatus) -> EdgeStatus {
     EdgeStatus {
-        node: printable(&client.node_id),
-        version: printable(&client.user_agent),
+        node: printable(&client.node.id),
+        version: printable(&client.node.user_agent),
         peer: client.peer.map(|peer| peer.to_string()),
         connected_at: timestamp(client.connected_at),
         synced: client.is_synced(),

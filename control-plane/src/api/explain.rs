@@ -122,6 +122,11 @@ fn stage(name: &str, edges: &[EdgeAcceptance]) -> Stage {
         let words = first.message.as_deref().unwrap_or_default();
         return Stage::new(name, Failed, first.at, format!("edge `{}` refused them: {words}", first.node));
     }
+    let held_back = those(AcceptanceState::HeldBack);
+    if !held_back.is_empty() {
+        let reason = format!("{} got the last accepted version: another edge refused the newest", named(&held_back));
+        return Stage::new(name, Failed, None, reason);
+    }
     let sent = those(AcceptanceState::Sent);
     if !sent.is_empty() {
         return Stage::new(name, Pending, None, format!("sent to {}, which has not answered yet", named(&sent)));

@@ -80,6 +80,9 @@ fn accepted(seen: &Canaries, edge: &EdgeAcceptance) -> String {
         AcceptanceState::Rejected => {
             format!("refused by edge `{node}`{ago}: {}", edge.message.as_deref().unwrap_or_default())
         }
+        AcceptanceState::HeldBack => {
+            format!("not sent to edge `{node}`, because another refused it: it has what was last accepted")
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! `SERVICE/VERSION+spill` that serves its share from stable while it has nothing ready. Readiness holds here, in plain xDS,
 //! whatever the filter does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
@@ -11,6 +11,8 @@ use envoy_types::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig, LbPolicy,
 };
 use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster, OutlierDetection};
+use envoy_types::pb::envoy::config::core::v3::address::Address as AddressKind;
+use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use envoy_types::pb::envoy::config::core::v3::{HealthStatus, Metadata};
 use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::Policy;
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
@@ -188,4 +190,28 @@ fn named(version: &VersionName) -> Metadata {
     let value = Value { kind: Some(Kind::StringValue(version.as_str().to_owned())) };
     let fields = Struct { fields: [(VERSION_KEY.to_owned(), value)].into() };
     Metadata { filter_metadata: [(TIDEGATE.to_owned(), fields)].into(), ..Metadata::default() }
+}
+
+/// Whether an endpoint that was healthy is not, or is gone.
+pub(super) fn loses_an_endpoint(
+    old: &BTreeMap<String, ClusterLoadAssignment>,
+    new: &BTreeMap<String, ClusterLoadAssignment>,
+) -> bool {
+    old.iter().filter(|(name, before)| new.get(*name) != Some(before)).any(|(name, before)| {
+        let after = new.get(name).map(healthy).unwrap_or_default();
+        !healthy(before).is_subset(&after)
+    })
+}
+
+fn healthy(assignment: &ClusterLoadAssignment) -> BTreeSet<(&str, u32)> {
+    let endpoints = assignment.endpoints.iter().flat_map(|locality| &locality.lb_endpoints);
+    let healthy = endpoints.filter(|endpoint| endpoint.health_status == HealthStatus::Healthy as i32);
+    healthy.filter_map(|endpoint| place(endpoint.host_identifier.as_ref()?)).collect()
+}
+
+fn place(host: &HostIdentifier) -> Option<(&str, u32)> {
+    let HostIdentifier::Endpoint(endpoint) = host else { return None };
+    let Some(AddressKind::SocketAddress(socket)) = endpoint.address.as_ref()?.address.as_ref() else { return None };
+    let Some(PortSpecifier::PortValue(port)) = socket.port_specifier else { return None };
+    Some((&socket.address, port))
 }

@@ -217,6 +217,22 @@ fn everything(changes: Changes) -> BTreeMap<(String, String), Resource> {
         .collect()
 }
 
+#[test]
+fn what_takes_an_endpoint_out_is_urgent_and_what_brings_one_is_not() {
+    let shop = shop("a", 10, "v1");
+    let mut world = World::with(Config::default(), &[]);
+    world.round();
+    world.upsert(&shop);
+    world.check(&shop, true);
+    assert!(!world.round().urgent);
+    world.check(&shop, false);
+    assert!(world.round().urgent);
+    world.check(&shop, true);
+    assert!(!world.round().urgent);
+    world.update(Update::Remove(shop.id.clone()));
+    assert!(world.round().urgent);
+}
+
 proptest! {
     /// Equal facts give equal resources, whatever their order, and incremental equals from scratch.
     #[test]

@@ -204,11 +204,6 @@ impl Table {
         self.entries.keys().cloned().collect()
     }
 
-    /// Every published resource, in no order.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (&Arc<str>, &Entry)> {
-        self.entries.iter()
-    }
-
     /// The number of the last change that must not wait for more.
     pub(crate) fn last_urgent(&self) -> u64 {
         self.last_urgent
