@@ -2,6 +2,7 @@
 //! for the copy of a few pointers and never over an await; a commit encodes before it takes the lock. A stream that is
 //! slow lags with its cursor and later gets the newest state, merged: there is no queue that it could fill.
 
+mod snapshot;
 pub(crate) mod table;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,7 @@ use crate::resource::{ResourceType, Version};
 use crate::session::Progress;
 use crate::status::{Acceptance, AcceptanceState, ClientEvent, ClientStatus, Counters, Published};
 use crate::store::table::Tables;
+pub use snapshot::{Snapshot, SnapshotError};
 
 /// Withdrawals are kept until every stream has seen them; below this many it is not worth asking the streams.
 const MIN_TOMBSTONES: usize = 256;

@@ -154,6 +154,11 @@ impl Table {
         self.entries.keys().cloned().collect()
     }
 
+    /// Everything published, in no order.
+    pub(crate) fn published(&self) -> impl Iterator<Item = (&Arc<str>, &Encoded)> {
+        self.entries.iter().map(|(name, entry)| (name, &entry.encoded))
+    }
+
     /// The name as the table holds it, so that streams share its memory.
     pub(crate) fn intern(&self, name: &str) -> Arc<str> {
         self.entries.get_key_value(name).map_or_else(|| Arc::from(name), |(held, _)| Arc::clone(held))
