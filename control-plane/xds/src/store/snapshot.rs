@@ -186,7 +186,8 @@ impl Store {
         Snapshot { taken_at, resources }
     }
 
-    /// Publishes what a snapshot holds, as one commit. The types of the messages need not be known for it.
+    /// Publishes what a snapshot holds, as one commit. The types of the messages need not be known for it. Once the store is
+    /// open, a client that holds something newer is taken back to the snapshot, too: take them often.
     pub fn restore(&self, snapshot: Snapshot) -> Committed {
         let mut commit = Commit::default();
         for Stored { resource_type, name, encoded } in snapshot.resources {
