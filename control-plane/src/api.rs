@@ -199,14 +199,15 @@ async fn healthz(State(context): State<ApiContext>) -> Result<Response, Gone> {
     Ok("ok\n".into_response())
 }
 
-/// Ready: the first full picture was published.
+/// Ready: the first full picture was published. The last known good is not one: nothing of it was seen by this process.
 async fn readyz(State(context): State<ApiContext>) -> Result<Response, Gone> {
-    Ok(match context.observer.look(|look| look.state.awaiting()).await? {
-        None => "ok\n".into_response(),
-        Some(awaited) => {
-            refuse(StatusCode::SERVICE_UNAVAILABLE, &format!("waiting for {awaited}"), "see `tidegate status`")
-        }
-    })
+    let (awaited, kept_at) = context.observer.look(|look| (look.state.awaiting(), look.state.serves_kept())).await?;
+    let Some(awaited) = awaited else { return Ok("ok\n".into_response()) };
+    let reason = match kept_at {
+        None => format!("waiting for {awaited}"),
+        Some(at) => format!("waiting for {awaited}; what was published until {at} is served meanwhile"),
+    };
+    Ok(refuse(StatusCode::SERVICE_UNAVAILABLE, &reason, "see `tidegate status`"))
 }
 
 async fn unknown() -> Response {

@@ -29,6 +29,11 @@ impl Clock {
     }
 }
 
+/// A time of the xDS store, whose clock is of the same kind.
+pub(crate) fn timestamp(time: SystemTime) -> Timestamp {
+    Timestamp::default().after(time.duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

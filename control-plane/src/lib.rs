@@ -7,6 +7,7 @@ pub mod discovery;
 pub mod probe;
 pub mod filter;
 pub mod reconcile;
+pub mod last_known_good;
 pub mod edges;
 pub mod heartbeat;
 pub mod metrics;

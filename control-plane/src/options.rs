@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 pub struct RunOptions {
     /// The configuration file; `None`: there is none, and the defaults hold.
     pub config: Option<PathBuf>,
-    /// Where state is kept: the filter, Envoy's bootstrap and admin socket.
+    /// Where state is kept: the filter, the last known good, Envoy's bootstrap and admin socket.
     pub state_dir: PathBuf,
     /// Another build of the filter than the embedded one.
     pub filter_wasm: Option<PathBuf>,

@@ -8,7 +8,7 @@ use tidegate_core::compile::{Changes, Compiler, Kind, Resource};
 use tidegate_core::state::{ProbeChange, Settled};
 use tidegate_core::{Input, ServiceName, State, Timestamp};
 use tidegate_xds::{Commit, ResourceType, Store};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -76,10 +76,14 @@ pub struct Reconcile {
     pending: BTreeSet<ServiceName>,
     pending_edge: bool,
     published: BTreeMap<ServiceName, Publication>,
+    /// Whether the first full picture was committed.
+    synced: bool,
+    commits: watch::Sender<u64>,
 }
 
 impl Reconcile {
-    /// The task that owns `state`, and the way to look at it.
+    /// The task that owns `state`, and the way to look at it. It tells `commits` the store's sequence after each commit; the
+    /// first is the first sync.
     #[must_use]
     pub fn new(
         state: State,
@@ -88,6 +92,7 @@ impl Reconcile {
         clock: Clock,
         inbox: mpsc::Receiver<Input>,
         probes: mpsc::Sender<ProbeChange>,
+        commits: watch::Sender<u64>,
     ) -> (Self, Observer) {
         // People and scrapers look; sixteen at once are answered within one round.
         let (observer, lookers) = mpsc::channel(16);
@@ -102,6 +107,8 @@ impl Reconcile {
             pending: BTreeSet::new(),
             pending_edge: false,
             published: BTreeMap::new(),
+            synced: false,
+            commits,
         };
         (task, Observer(observer))
     }
@@ -166,9 +173,21 @@ impl Reconcile {
         let services = std::mem::take(&mut self.pending);
         let edge = std::mem::take(&mut self.pending_edge);
         let changes = self.compiler.update(&self.state, &services, edge);
-        if !changes.is_empty() {
+        if !self.synced {
+            // The whole picture: of what was served from an earlier life, what is gone is withdrawn, and what is equal stays.
+            let committed = self.store.replace(commit(&changes));
+            tracing::info!(
+                services = services.len(),
+                changed = committed.changed.len(),
+                "first sync done, serving xDS"
+            );
+            self.store.open();
+            self.synced = true;
+            self.commits.send_replace(committed.sequence);
+        } else if !changes.is_empty() {
             let committed = self.store.commit(commit(&changes));
             tracing::debug!(sequence = committed.sequence, resources = committed.changed.len(), "committed");
+            self.commits.send_replace(committed.sequence);
         }
         for service in services {
             if self.state.service(&service).is_none() {
@@ -176,10 +195,6 @@ impl Reconcile {
             } else {
                 self.published.insert(service, Publication { sequence: self.store.sequence(), at: now });
             }
-        }
-        if !self.store.is_open() {
-            tracing::info!(services = self.published.len(), "first sync done, serving xDS");
-            self.store.open();
         }
     }
 }

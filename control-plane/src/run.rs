@@ -12,7 +12,7 @@ use tidegate_core::{Problem, ProviderName, State};
 use tidegate_xds::{ServerConfig, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,7 @@ use crate::api::ApiContext;
 use crate::clock::Clock;
 use crate::config::ConfigWatch;
 use crate::discovery::docker::{DockerProvider, DockerSettings};
+use crate::last_known_good::LastKnownGood;
 use crate::options::{DEFAULT_CONFIG, RunOptions};
 use crate::probe::Prober;
 use crate::reconcile::Reconcile;
@@ -56,9 +57,14 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let store = Store::new();
     let (inbox, inputs) = mpsc::channel(INBOX);
     let (probes, probe_changes) = mpsc::channel(PROBES);
-    let state = State::new(config.clone(), [ProviderName::docker()], 0);
+    let (commits, committed) = watch::channel(0);
+    let mut last_known_good = LastKnownGood::new(&options.state_dir);
+    let mut state = State::new(config.clone(), [ProviderName::docker()], 0);
+    if let Some(kept_at) = last_known_good.restore(&store) {
+        state = state.serving_kept(kept_at);
+    }
     let compiler = Compiler::new(code.to_owned());
-    let (reconcile, observer) = Reconcile::new(state, compiler, store.clone(), clock, inputs, probes);
+    let (reconcile, observer) = Reconcile::new(state, compiler, store.clone(), clock, inputs, probes, commits);
     let docker = DockerProvider::new(docker_settings(&config));
     let prober = Prober::new(clock);
     let mut registry = metrics::registry();
@@ -69,6 +75,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let mut tasks = Tasks::default();
     tasks.spawn("reconcile", reconcile.run(shutdown.clone()));
+    tasks.spawn("last known good", last_known_good.run(store.clone(), committed, inbox.clone(), shutdown.clone()));
     tasks.spawn("prober", prober.run(probe_changes, inbox.clone(), shutdown.clone()));
     tasks.spawn("docker provider", docker.run(inbox.clone(), clock, shutdown.clone()));
     tasks.spawn("edges", edges::watch(store.clone(), inbox.clone(), shutdown.clone()));

@@ -49,6 +49,7 @@ pub struct Edge {
     pub listener: SocketAddr,
     settings: Settings,
     command: Vec<String>,
+    concurrency: u32,
 }
 
 /// Everything of the configuration file but the services.
@@ -88,17 +89,26 @@ impl Edge {
 
     /// The same with so many workers in Envoy.
     pub async fn start_on(engine: &Engine, services: &str, arguments: &[&str], concurrency: u32) -> Result<Self> {
-        let settings = Settings::free(engine.endpoint())?;
+        Self::start_at(&engine.endpoint(), services, arguments, concurrency).await
+    }
+
+    /// The same over whatever answers at `docker`, as `providers.docker.endpoint` takes it.
+    pub async fn start_at(docker: &str, services: &str, arguments: &[&str], concurrency: u32) -> Result<Self> {
+        let settings = Settings::free(docker.to_owned())?;
         let command: Vec<String> = ["run"].iter().chain(arguments).map(ToString::to_string).collect();
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
         let mut tidegate = Tidegate::start(&words, &settings.with(services), &[])?;
         tidegate.answers(&format!("http://{}/healthz", settings.api)).await?;
-        let cli = tidegate.cli(&format!("http://{}", settings.api));
-        let bootstrap = cli.run(["envoy", "bootstrap", "--config", "tidegate.yaml"]).await?.ok()?.stdout;
-        let options = Options { concurrency, ..Options::default() };
-        let mut envoy = Envoy::start_with(&bootstrap, &options).await?;
-        envoy.ready(SOON).await?;
-        Ok(Self { envoy, tidegate, listener: settings.listener, settings, command })
+        let envoy = start_envoy(&tidegate, &command, concurrency).await?;
+        Ok(Self { envoy, tidegate, listener: settings.listener, settings, command, concurrency })
+    }
+
+    /// Another Envoy in the place of this one: it has nothing but its bootstrap.
+    pub async fn with_new_envoy(self) -> Result<Self> {
+        let Self { envoy, tidegate, listener, settings, command, concurrency } = self;
+        drop(envoy);
+        let envoy = start_envoy(&tidegate, &command, concurrency).await?;
+        Ok(Self { envoy, tidegate, listener, settings, command, concurrency })
     }
 
     /// Declares other services, as an operator who edits the file.
@@ -130,11 +140,11 @@ impl Edge {
     }
 
     async fn revive(self) -> Result<Self> {
-        let Self { envoy, tidegate, listener, settings, command } = self;
+        let Self { envoy, tidegate, listener, settings, command, concurrency } = self;
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
         let mut tidegate = tidegate.again(&words, &[])?;
         tidegate.answers(&format!("http://{}/healthz", settings.api)).await?;
-        Ok(Self { envoy, tidegate, listener, settings, command })
+        Ok(Self { envoy, tidegate, listener, settings, command, concurrency })
     }
 
     /// `GET /` with this host.
@@ -198,4 +208,15 @@ impl Edge {
         let load = Load::get(self.listener, host, "/").closed(8).requests(keys).duration(Duration::from_secs(120));
         load.asking(ask).run().await
     }
+}
+
+/// With the bootstrap that this `tidegate run ARGUMENTS` has for it.
+async fn start_envoy(tidegate: &Tidegate, command: &[String], concurrency: u32) -> Result<Envoy> {
+    let state_dir = command.windows(2).find(|pair| pair[0] == "--state-dir").unwrap_or_default();
+    let arguments = ["envoy", "bootstrap", "--config", "tidegate.yaml"].map(ToOwned::to_owned);
+    let cli = Cli { directory: Some(tidegate.directory().to_owned()), ..Cli::default() };
+    let bootstrap = cli.run(arguments.iter().chain(state_dir)).await?.ok()?.stdout;
+    let mut envoy = Envoy::start_with(&bootstrap, &Options { concurrency, ..Options::default() }).await?;
+    envoy.ready(SOON).await?;
+    Ok(envoy)
 }

@@ -16,6 +16,7 @@ pub mod tidegate;
 
 pub mod engine;
 pub mod private_engine;
+pub mod docker_proxy;
 
 pub mod edge;
 

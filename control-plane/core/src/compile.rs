@@ -18,6 +18,7 @@ use envoy_types::pb::envoy::config::listener::v3::Listener;
 use envoy_types::pb::envoy::config::route::v3::{Route, RouteConfiguration};
 use tidegate_filter_core::{Policy, ServicePolicy};
 
+pub use self::edge::filter_code;
 pub use self::message::RuntimeLayer;
 use crate::service::ServiceView;
 use crate::{ServiceName, State};

@@ -62,6 +62,12 @@ codes! {
     NoReadyInstance = "TG0211", "a service without a ready instance";
     /// A version that the configuration gives nothing.
     Unrouted = "TG0212", "a version that the configuration gives no traffic";
+    /// What is published cannot be written to disk; serving goes on.
+    NotKept = "TG0301", "the last known good cannot be written";
+    /// What was kept on disk cannot be used; the start goes on without.
+    UnusableKept = "TG0302", "the last known good cannot be used";
+    /// Envoy gets what was kept on disk, until discovery has synced.
+    ServingKept = "TG0303", "the last known good is served";
     /// The configuration is invalid; the last valid one stays.
     InvalidConfig = "TG0401", "the configuration is invalid";
     /// The configuration cannot be read; the last valid one stays.

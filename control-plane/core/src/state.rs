@@ -32,6 +32,8 @@ pub struct State {
     edge_dirty: bool,
     filter_generation: u64,
     sync: Sync,
+    /// When what Envoy gets until the first sync was kept; `None`: it gets nothing until then.
+    kept_at: Option<Timestamp>,
 }
 
 /// How far the first sync is.
@@ -105,7 +107,15 @@ impl State {
             edge_dirty: true,
             filter_generation,
             sync: Sync::Discovering(required),
+            kept_at: None,
         }
+    }
+
+    /// The same state, where Envoy gets until the first sync what was published in an earlier life and kept at `at`.
+    #[must_use]
+    pub const fn serving_kept(mut self, at: Timestamp) -> Self {
+        self.kept_at = Some(at);
+        self
     }
 
     /// Applies one input; returns what the prober has to do.
@@ -243,6 +253,12 @@ impl State {
         }
     }
 
+    /// When that was kept which Envoy gets until the first sync; `None` once that is done, and where nothing was kept.
+    #[must_use]
+    pub fn serves_kept(&self) -> Option<Timestamp> {
+        self.kept_at.filter(|_| !self.is_synced())
+    }
+
     /// When [`Self::settle`] has to be called although nothing happened.
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
@@ -309,10 +325,23 @@ impl State {
             .chain(self.reported.values().flatten())
             .cloned()
             .chain(unknown)
+            .chain(self.serving_kept_problem())
             .collect();
         problems.sort();
         problems.dedup();
         problems
+    }
+
+    fn serving_kept_problem(&self) -> Option<Problem> {
+        let (at, awaited) = (self.serves_kept()?, self.awaiting()?);
+        let problem = Problem::error(
+            Code::ServingKept,
+            "last known good",
+            format!("what was published until {at} is served again; discovery waits for {awaited}"),
+            "Envoy keeps its routes and endpoints; what has changed since then is not seen yet",
+            "none needed if it passes; else see the problems of what is waited for",
+        );
+        Some(problem.warning())
     }
 }
 

@@ -25,6 +25,9 @@ pub struct Status {
     pub synced: bool,
     /// What the first picture still waits for.
     pub awaiting: Option<String>,
+    /// When that was kept which the edges get until then; `None`: they get nothing until then, or it is done.
+    #[serde(default)]
+    pub last_known_good: Option<Timestamp>,
     /// The sources of instances.
     pub providers: Vec<ProviderStatus>,
     /// The Envoys that are connected.
@@ -279,6 +282,7 @@ impl Status {
             at: now,
             synced: state.is_synced(),
             awaiting: state.awaiting(),
+            last_known_good: state.serves_kept(),
             providers: providers(state),
             edges,
             services: state.services().map(|view| ServiceStatus::of(view, false)).collect(),

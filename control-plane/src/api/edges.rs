@@ -1,12 +1,11 @@
 //! What the xDS store knows of the connected edges, in the API's words. "Accepted" is an ACK; whether it is in effect is not
 //! known here, and not said.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use tidegate_core::Timestamp;
 use tidegate_core::problem::printable;
 use tidegate_core::status::{AcceptanceState, EdgeAcceptance, EdgeRejection, EdgeState, EdgeStatus, EdgeType};
 use tidegate_xds::{ClientStatus, ResourceType, Store, Subscribed, TypeStatus};
+
+use crate::clock::timestamp;
 
 /// Every connected edge, oldest first.
 pub(crate) fn edges(store: &Store) -> Vec<EdgeStatus> {
@@ -55,8 +54,4 @@ fn edge_type(status: &TypeStatus) -> EdgeType {
         at: timestamp(rejection.at),
     });
     EdgeType { kind: status.resource_type.label().to_owned(), state, rejected: rejected.collect() }
-}
-
-fn timestamp(time: SystemTime) -> Timestamp {
-    Timestamp::default().after(time.duration_since(UNIX_EPOCH).unwrap_or_default())
 }

@@ -18,6 +18,8 @@ const NAMED: usize = 8;
 pub(super) struct Edge {
     listeners: Vec<String>,
     awaiting: Option<String>,
+    /// When what the edges get until then was kept.
+    kept_at: Option<Timestamp>,
     services: BTreeMap<String, Service>,
 }
 
@@ -45,6 +47,7 @@ impl Edge {
         Self {
             listeners: look.state.config().edge.listeners.iter().map(|listener| listener.name.clone()).collect(),
             awaiting: look.state.awaiting(),
+            kept_at: look.state.serves_kept(),
             services: services.collect(),
         }
     }
@@ -75,7 +78,15 @@ fn committed(edge: &Edge, service: &Service) -> Stage {
             Stage::new("committed", Passed, Some(at), format!("published for the edges with change {sequence}"))
         }
         (None, Some(awaited)) => {
-            Stage::new("committed", Pending, None, format!("nothing is published before {awaited}"))
+            let until = match edge.kept_at {
+                None => format!("nothing is published before {awaited}"),
+                Some(at) => {
+                    format!(
+                        "nothing of this is published before {awaited}; until then edges get what was published until {at}"
+                    )
+                }
+            };
+            Stage::new("committed", Pending, None, until)
         }
         (None, None) => Stage::new("committed", Pending, None, "it is published with the next round"),
     }

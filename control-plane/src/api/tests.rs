@@ -7,7 +7,7 @@ use tidegate_core::instance::{
 };
 use tidegate_core::{Input, ProviderName, ServiceName, State as CoreState, VersionName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::*;
 use crate::clock::Clock;
@@ -33,7 +33,8 @@ impl World {
         let store = Store::new();
         let state = CoreState::new(config, [ProviderName::docker()], 0);
         let compiler = Compiler::new("/state/filter.wasm".to_owned());
-        let (reconcile, observer) = Reconcile::new(state, compiler, store.clone(), clock, inputs, probes);
+        let (reconcile, observer) =
+            Reconcile::new(state, compiler, store.clone(), clock, inputs, probes, watch::Sender::new(0));
         if let Some(containers) = containers {
             let instances: Vec<InstanceId> =
                 containers.iter().flat_map(|container| &container.instances).map(|known| known.id.clone()).collect();

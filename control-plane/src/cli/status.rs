@@ -27,15 +27,21 @@ fn found(status: &Status) -> Outcome {
 }
 
 fn screen(seen: &Status) -> String {
-    let mut text = match &seen.awaiting {
-        None => String::new(),
-        Some(awaited) => format!("starting: waiting for {awaited}; nothing is published before\n\n"),
+    let mut text = match (&seen.awaiting, seen.last_known_good) {
+        (None, _) => String::new(),
+        (Some(awaited), None) => format!("starting: waiting for {awaited}; nothing is published before\n\n"),
+        (Some(awaited), Some(at)) => {
+            let kept = moment::ago(seen.at, at);
+            format!("starting: waiting for {awaited}; what was published until {kept} is served meanwhile\n\n")
+        }
     };
     text.push_str(&providers(seen));
     text.push('\n');
     text.push_str(&edges(seen));
     text.push('\n');
-    if seen.services.is_empty() {
+    if seen.services.is_empty() && seen.awaiting.is_some() {
+        text.push_str("no services are known yet\n");
+    } else if seen.services.is_empty() {
         text.push_str("no services: start a container with the label `tidegate.enable=true`\n");
     } else {
         text.push_str(&services(&seen.services));
@@ -144,6 +150,7 @@ mod tests {
             at,
             synced: true,
             awaiting: None,
+            last_known_good: None,
             providers: vec![ProviderStatus {
                 name: "docker".to_owned(),
                 last_heard: Some(Timestamp::from_millis(97_000)),

@@ -95,6 +95,17 @@ impl Commit {
         self.changes.is_empty() && self.grouping.is_none()
     }
 
+    /// Adds a change that was made elsewhere.
+    pub(crate) fn put(&mut self, group: Option<Group>, resource_type: ResourceType, name: Arc<str>, change: Change) {
+        self.changes.insert((resource_type, name, group), change);
+    }
+
+    /// Whether it says anything of a resource to a group.
+    pub(crate) fn names(&self, group: &Group, resource_type: ResourceType, name: &Arc<str>) -> bool {
+        let key = |group| (resource_type, Arc::clone(name), group);
+        self.changes.contains_key(&key(None)) || self.changes.contains_key(&key(Some(group.clone())))
+    }
+
     /// How many resources were encoded for it.
     pub(crate) fn encodes(&self) -> usize {
         self.encodes
@@ -194,8 +205,22 @@ impl Encoded {
     where
         M: Message + Default + PartialEq,
     {
+        Self::envelop(resource_type, name, message.encoded_len(), same::<M>, |out| message.encode_raw(out))
+    }
+
+    /// A message that was encoded before, and whose type nobody knows here.
+    pub(crate) fn of_bytes(resource_type: ResourceType, name: &str, message: &[u8]) -> Self {
+        Self::envelop(resource_type, name, message.len(), |left, right| left == right, |out| out.put_slice(message))
+    }
+
+    fn envelop(
+        resource_type: ResourceType,
+        name: &str,
+        message_len: usize,
+        same: fn(&[u8], &[u8]) -> bool,
+        write: impl FnOnce(&mut BytesMut),
+    ) -> Self {
         let type_url = resource_type.type_url();
-        let message_len = message.encoded_len();
         let any_len = field_len(ANY_TYPE_URL, type_url.len()) + field_len(ANY_VALUE, message_len);
         let resource_len = field_len(RESOURCE_VERSION, Version::WIRE_LEN)
             + field_len(RESOURCE_NAME, name.len())
@@ -211,13 +236,13 @@ impl Encoded {
         put_field(ANY_TYPE_URL, type_url.as_bytes(), &mut fragment);
         put_header(ANY_VALUE, message_len, &mut fragment);
         let message_at = fragment.len();
-        message.encode_raw(&mut fragment);
+        write(&mut fragment);
 
         let version = Version::of(&fragment[message_at..]);
         fragment[version_at..version_at + Version::WIRE_LEN].copy_from_slice(&version.wire());
         let standing = Arc::default();
         let any_field_len = field_len(RESOURCES, any_len);
-        Self { version, fragment: fragment.freeze(), standing, any_field_len, message_len, same: same::<M> }
+        Self { version, fragment: fragment.freeze(), standing, any_field_len, message_len, same }
     }
 
     /// The resource as a state-of-the-world response carries it.

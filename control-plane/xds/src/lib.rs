@@ -33,6 +33,9 @@
 //! - **A refused version is not sent again** to the client that refused it, until the content changes. The others of
 //!   the same response are: if the refusal names no culprit, halves of the response are tried until it stands alone.
 //! - **A slow client delays nobody**, and gets the newest state, merged, when it comes to it.
+//! - **A restart empties nobody.** [`Store::snapshot`] is all that is published, and can be written and read back;
+//!   [`Store::restore`] publishes it again, with the same versions, until [`Store::replace`] puts the newest full set in its
+//!   place.
 //! - **Accepted is not in effect.** [`Store::acceptance`] says what a client acknowledged, nothing more.
 
 mod resource;
@@ -64,4 +67,4 @@ pub use status::{
     Acceptance, AcceptanceState, ClientEvent, ClientId, ClientStatus, Counters, Published, Rejection, Subscribed,
     TypeStatus,
 };
-pub use store::{Committed, Store};
+pub use store::{Committed, Snapshot, SnapshotError, Store};

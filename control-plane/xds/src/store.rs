@@ -3,6 +3,7 @@
 //! is slow lags with its cursor and later gets the newest state, merged: there is no queue that it could fill.
 
 pub(crate) mod index;
+mod snapshot;
 pub(crate) mod table;
 pub(crate) mod view;
 
@@ -22,6 +23,7 @@ use crate::resource::{ResourceType, Version};
 use crate::session::Progress;
 use crate::status::{Acceptance, AcceptanceState, ClientEvent, ClientStatus, Counters, Published};
 use crate::store::view::{View, Views};
+pub use snapshot::{Snapshot, SnapshotError};
 
 /// The resources and the streams that they go to. A cheap handle: clones share everything.
 #[derive(Clone, Debug)]

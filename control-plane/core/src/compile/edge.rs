@@ -160,6 +160,18 @@ fn wasm(code: &str, policy: &Policy) -> Any {
     packed
 }
 
+/// Where Envoy finds the filter's code, as an encoded ECDS resource says; `None` if that is no resource of ours.
+#[must_use]
+pub fn filter_code(resource: &[u8]) -> Option<String> {
+    let packed = TypedExtensionConfig::decode(resource).ok()?.typed_config?;
+    let plugin = Wasm::decode(packed.value.as_slice()).ok()?.config?;
+    let plugin_config::Vm::VmConfig(vm) = plugin.vm?;
+    match vm.code?.specifier? {
+        AsyncSpecifier::Local(DataSource { specifier: Some(Specifier::Filename(path)), .. }) => Some(path),
+        _ => None,
+    }
+}
+
 fn packed_text(value: String) -> Any {
     pack_any(StringValue { value })
 }

@@ -40,6 +40,10 @@ pub(super) fn find<'a>(state: &'a State, subject: &str) -> Result<Found<'a>, Sub
 
 fn unknown(state: &State, subject: &str) -> SubjectError {
     let subject: String = subject.chars().take(MAX_SUBJECT).collect();
+    if let (None, Some(awaited)) = (state.catalog().containers().next(), state.awaiting()) {
+        let cure = format!("nothing is known before {awaited}; ask again then");
+        return SubjectError::Unknown { subject: printable(&subject), cure };
+    }
     let services = state.catalog().services().map(ServiceName::as_str);
     let containers = state.catalog().containers().map(|container| container.name.as_str());
     let cure = suggest::did_you_mean(&subject, services.chain(containers), || {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::Code;
 use crate::instance::{DockerHealth, Phase};
 use crate::testing::{World, config, shop};
 
@@ -34,6 +35,27 @@ fn before_the_first_answer_it_says_what_it_waits_for() {
     assert!(!status.synced);
     assert_eq!(status.awaiting.as_deref(), Some("the first full answer of docker"));
     assert_eq!(status.providers[0].last_heard, None);
+    assert_eq!(status.last_known_good, None);
+}
+
+#[test]
+fn until_the_first_sync_it_says_what_is_served_and_what_it_waits_for() {
+    let at = Timestamp::from_millis(1_795_425_978_000);
+    let mut world = World::unsynced(config(""));
+    world.state = world.state.serving_kept(at);
+    let told = |world: &World| {
+        let status = status(world);
+        let problem = status.problems.iter().find(|problem| problem.code == Code::ServingKept);
+        (status.last_known_good, problem.map(|problem| problem.reason.clone()))
+    };
+    let served = "what was published until 2026-11-23T09:26:18Z is served again; discovery waits for";
+    assert_eq!(told(&world), (Some(at), Some(format!("{served} the first full answer of docker"))));
+    world.reset(&[shop("a", 2, "v1")]);
+    world.settle();
+    assert_eq!(told(&world), (Some(at), Some(format!("{served} the first check of 1 instance(s)"))));
+    world.check(&shop("a", 2, "v1"), true);
+    world.settle();
+    assert_eq!(told(&world), (None, None));
 }
 
 #[test]

@@ -209,6 +209,11 @@ impl Table {
         self.last_urgent
     }
 
+    /// Everything published, in no order, as a client gets it that has nothing yet.
+    pub(crate) fn published(&self) -> impl Iterator<Item = (&Arc<str>, &Encoded)> {
+        self.entries.iter().map(|(name, entry)| (name, entry.offered()))
+    }
+
     /// The name as the table holds it, so that streams share its memory.
     pub(crate) fn intern(&self, name: &str) -> Arc<str> {
         self.entries.get_key_value(name).map_or_else(|| Arc::from(name), |(held, _)| Arc::clone(held))
