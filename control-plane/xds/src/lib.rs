@@ -33,6 +33,9 @@
 //! - **A refused version is not sent again** to the client that refused it, until the content changes. The others of
 //!   the same response are: if the refusal names no culprit, halves of the response are tried until it stands alone.
 //! - **A slow client delays nobody**, and gets the newest state, merged, when it comes to it.
+//! - **A client is who its certificate says.** With [`ServerConfig::tls`] every connection needs a certificate of the
+//!   client CA, whatever the method, and a stream whose node the certificate does not name is closed. Handshakes and
+//!   silent peers delay nobody; connections have a limit.
 //! - **Accepted is not in effect.** [`Store::acceptance`] says what a client acknowledged, nothing more.
 
 mod resource;
@@ -48,13 +51,16 @@ mod session;
 mod clients;
 
 mod codec;
+mod tls;
+
 mod server;
 
 pub use commit::Commit;
 pub use resource::{ResourceType, Version};
-pub use server::{ServeError, ServerConfig, serve};
+pub use server::{Connections, ServeError, ServerConfig, serve};
 pub use status::{
     Acceptance, AcceptanceState, ClientEvent, ClientId, ClientStatus, Counters, Published, Rejection, Subscribed,
     TypeStatus,
 };
 pub use store::{Committed, Store};
+pub use tls::{PeerIdentity, Pem, ServerTls, TlsError};

@@ -13,6 +13,7 @@ use tonic::{Status, Streaming};
 use tracing::{Instrument, Span, debug, debug_span, warn};
 
 use crate::clients::Client;
+use crate::server::incoming::Pass;
 use crate::session::{Limits, Outcome, Response, Verdict};
 use crate::store::Store;
 
@@ -20,6 +21,8 @@ pub(super) struct Stream {
     store: Store,
     limits: Limits,
     peer: Option<SocketAddr>,
+    /// What the first request's node is held against; `None` without TLS.
+    pass: Option<Pass>,
     requests: Streaming<DeltaDiscoveryRequest>,
     stopping: watch::Receiver<bool>,
     opened: watch::Receiver<bool>,
@@ -53,12 +56,13 @@ impl Stream {
         store: Store,
         limits: Limits,
         peer: Option<SocketAddr>,
+        pass: Option<Pass>,
         requests: Streaming<DeltaDiscoveryRequest>,
         stopping: watch::Receiver<bool>,
     ) -> Self {
         let span = debug_span!("ads", client = tracing::field::Empty, ?peer);
         let opened = store.opened();
-        Self { store, limits, peer, requests, stopping, opened, connection: None, due: false, ended: false, span }
+        Self { store, limits, peer, pass, requests, stopping, opened, connection: None, due: false, ended: false, span }
     }
 
     /// The responses, until the client leaves, breaks the protocol, or the server stops.
@@ -124,6 +128,9 @@ impl Stream {
     fn on_request(&mut self, request: &DeltaDiscoveryRequest) -> Result<Option<Response>, Status> {
         let now = self.store.now();
         let first = self.connection.is_none();
+        if first && let Some(pass) = &self.pass {
+            pass.check(request.node.as_ref().map_or("", |node| &node.id))?;
+        }
         let (store, limits, peer) = (&self.store, self.limits, self.peer);
         let connection = self.connection.get_or_insert_with(|| Connection {
             store: store.clone(),
