@@ -13,6 +13,7 @@ mod status;
 mod validate;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -100,6 +101,9 @@ struct RunArgs {
     /// Another build of the filter than the embedded one
     #[arg(long, value_name = "FILE")]
     filter_wasm: Option<PathBuf>,
+    /// Serves xDS without TLS to whoever can reach `xds.address`, loopback or not
+    #[arg(long)]
+    insecure_xds: bool,
     /// How logs are written to standard error
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     log_format: LogFormat,
@@ -118,6 +122,25 @@ struct UpArgs {
     /// The id by which the edge is known
     #[arg(long, default_value = tidegate_core::bootstrap::NODE_ID, value_name = "ID")]
     node_id: String,
+    #[command(flatten)]
+    tls: TlsArgs,
+}
+
+/// The edge's side of TLS, which it needs where the configuration has `xds.tls`.
+#[derive(Debug, Default, Args)]
+struct TlsArgs {
+    /// The edge's certificate, whose names have the node id among them; needed with `xds.tls`
+    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
+    tls_cert: Option<PathBuf>,
+    /// The private key of that certificate
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// The authorities that may have signed the certificate of xDS
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_ca: Option<PathBuf>,
+    /// The DNS name in the certificate of xDS [default: the address of xDS, as an IP address]
+    #[arg(long, value_name = "NAME", requires = "tls_cert")]
+    tls_server_name: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -178,6 +201,11 @@ struct BootstrapArgs {
     /// configuration, else `envoy-admin.sock` in the state directory]
     #[arg(long, value_name = "ADDRESS", value_parser = envoy::parse_admin)]
     admin: Option<tidegate_core::config::Admin>,
+    /// Where this Envoy reaches xDS [default: `xds.address` of the configuration; loopback for all addresses]
+    #[arg(long, value_name = "ADDRESS")]
+    xds_address: Option<SocketAddr>,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 /// Does what the command line says.

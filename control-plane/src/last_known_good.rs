@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tidegate_core::{Code, Input, Problem, Timestamp, compile};
-use tidegate_xds::{ResourceType, Snapshot, Store};
+use tidegate_xds::{Group, ResourceType, Snapshot, Store};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -58,7 +58,7 @@ impl LastKnownGood {
         Self { path: state_dir.join(FILE), unusable: None, failed: None }
     }
 
-    /// Publishes what was kept, if it is whole, and opens the store; returns when it was kept. A file that is not is set aside,
+    /// Publishes what was kept, if it is whole, and opens the store to Envoys that have nothing yet; returns when it was kept. A file that is not is set aside,
     /// and the start goes on as if there were none.
     pub fn restore(&mut self, store: &Store) -> Option<Timestamp> {
         let snapshot = match file::read(&self.path) {
@@ -82,7 +82,8 @@ impl LastKnownGood {
         }
         let kept_at = timestamp(snapshot.taken_at());
         let resources = store.restore(snapshot).changed.len();
-        store.open();
+        // An Envoy that has something may have newer than this: it keeps that until discovery has synced.
+        store.open_to_newcomers();
         tracing::info!(%kept_at, resources, "serving the last known good until discovery has synced");
         Some(kept_at)
     }
@@ -197,7 +198,7 @@ fn not_kept(path: &Path, error: &std::io::Error) -> Problem {
 /// The filter's file that a snapshot names, if it is gone: Envoy would refuse what names it.
 fn lost_filter(snapshot: &Snapshot) -> Option<String> {
     snapshot
-        .resources()
+        .resources(&Group::default())
         .filter(|(resource_type, ..)| *resource_type == ResourceType::ExtensionConfig)
         .filter_map(|(.., message)| compile::filter_code(message))
         .find(|code| !Path::new(code).exists())

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod api;
 mod http;
 mod ports;
+pub mod tls;
 pub mod envoy;
 pub mod options;
 pub mod run;

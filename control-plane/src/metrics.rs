@@ -2,6 +2,7 @@
 //! belong to the parts that count, which register them once, at the start. Labels come from validated names alone, never from a
 //! request (threats T11).
 
+mod connections;
 mod figures;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use tidegate_xds::{Counters, Store};
 
+pub use self::connections::connections;
 pub use self::figures::Figures;
 use crate::api::edges;
 

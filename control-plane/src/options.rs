@@ -11,6 +11,8 @@ pub struct RunOptions {
     pub state_dir: PathBuf,
     /// Another build of the filter than the embedded one.
     pub filter_wasm: Option<PathBuf>,
+    /// Serves xDS without TLS on any address.
+    pub insecure_xds: bool,
     /// Started by `tidegate up`, which tells its problems on standard input and whose end ends this process.
     pub supervised: bool,
 }

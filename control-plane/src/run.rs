@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 use tidegate_core::compile::Compiler;
 use tidegate_core::config::Config;
 use tidegate_core::labels::Placement;
-use tidegate_core::{Problem, ProviderName, State};
+use tidegate_core::{Input, Problem, ProviderName, Severity, State};
 use tidegate_xds::{ServerConfig, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,7 +24,8 @@ use crate::last_known_good::LastKnownGood;
 use crate::options::{DEFAULT_CONFIG, RunOptions};
 use crate::probe::Prober;
 use crate::reconcile::Reconcile;
-use crate::{api, config, edges, envoy, filter, heartbeat, metrics, ports, supervised};
+use crate::tls::CertificateWatch;
+use crate::{api, config, edges, envoy, filter, heartbeat, metrics, ports, supervised, tls};
 
 /// Inputs that may wait for the reconcile task. A storm fills it and slows its senders down, which then coalesce; what waits
 /// costs little memory.
@@ -32,6 +33,9 @@ const INBOX: usize = 1024;
 
 /// Changes that may wait for the prober, which takes them as fast as they come.
 const PROBES: usize = 256;
+
+/// The name under which it is reported how xDS is served.
+const XDS: &str = "xds";
 
 /// Why the control plane did not start.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +54,15 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let config = config::load(options.config.as_deref()).map_err(|problems| StartError { problems })?;
     let code = filter::install(&options.state_dir, options.filter_wasm.as_deref())?;
     let code = code.to_str().ok_or_else(|| anyhow!("the state directory's path is not UTF-8: {}", code.display()))?;
-    let xds = bind(config.xds, "xds.address").await?;
+    let exposed = config.xds.exposed(options.insecure_xds);
+    if let Some(problem) = exposed.clone().filter(|problem| problem.severity == Severity::Error) {
+        return Err(StartError { problems: vec![problem] }.into());
+    }
+    let tls = match &config.xds.tls {
+        Some(files) => Some(tls::load(files).map_err(|problem| StartError { problems: vec![problem] })?),
+        None => None,
+    };
+    let xds = bind(config.xds.address, "xds.address").await?;
     let api = bind(config.api, "api.address").await?;
     let admin = envoy::admin(&config, &options.state_dir).map_err(|problem| StartError { problems: vec![problem] })?;
 
@@ -70,6 +82,8 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let mut registry = metrics::registry();
     docker.stats().register(&mut registry);
     prober.metrics().register(&mut registry);
+    let serving = ServerConfig { tls, ..ServerConfig::default() };
+    metrics::connections(&serving.connections, &mut registry);
     let context = ApiContext { observer, store: store.clone(), counted: Arc::new(registry) };
 
     let shutdown = CancellationToken::new();
@@ -87,12 +101,20 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     }
     let file = options.config.unwrap_or_else(|| DEFAULT_CONFIG.into());
     tasks.spawn("configuration", ConfigWatch::new(file, config.clone(), inbox.clone()).run(shutdown.clone()));
+    if let (Some(files), Some(served)) = (config.xds.tls.clone(), serving.tls.clone()) {
+        let watch = CertificateWatch::new(files, served, clock, inbox.clone());
+        tasks.spawn("certificates of xDS", watch.run(shutdown.clone()));
+    }
+    if let Some(problem) = exposed {
+        tracing::warn!(address = %config.xds.address, "xDS is served in plain text to whoever can reach it");
+        inbox.send(Input::Reported { part: XDS, problems: vec![problem] }).await.context("nobody reads the inbox")?;
+    }
     let stop = shutdown.clone();
     tasks.spawn_fallible("xDS server", async move {
-        Ok(tidegate_xds::serve(store, xds, ServerConfig::default(), stop.cancelled_owned()).await?)
+        Ok(tidegate_xds::serve(store, xds, serving, stop.cancelled_owned()).await?)
     });
     drop(inbox);
-    tracing::info!(xds = %config.xds, api = %config.api, docker = %config.docker, "control plane started");
+    tracing::info!(xds = %config.xds.address, api = %config.api, docker = %config.docker, "control plane started");
     tasks.until_stopped(&shutdown).await
 }
 

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use tidegate_core::Problem;
+use tidegate_core::bootstrap::EdgeTls;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,8 @@ pub struct UpOptions {
     pub program: PathBuf,
     /// The id of the edge's node.
     pub node_id: String,
+    /// What the edge shows where xDS is served over TLS.
+    pub tls: Option<EdgeTls>,
     /// Logs as JSON.
     pub json_logs: bool,
     /// Says a problem at the terminal.

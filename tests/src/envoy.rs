@@ -33,6 +33,8 @@ pub struct Options {
     pub log_level: String,
     /// Further arguments, as on the command line.
     pub arguments: Vec<String>,
+    /// The network namespace that it runs in; its admin interface is reached by a unix socket then.
+    pub namespace: Option<String>,
 }
 
 /// One endpoint of a cluster, as Envoy sees it now.
@@ -46,7 +48,7 @@ pub struct EndpointStatus {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { concurrency: 1, log_level: "warning".to_owned(), arguments: Vec::new() }
+        Self { concurrency: 1, log_level: "warning".to_owned(), arguments: Vec::new(), namespace: None }
     }
 }
 
@@ -85,7 +87,14 @@ impl Envoy {
     pub async fn start_with(bootstrap: &str, options: &Options) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let admin_file = directory.path().join("admin-address");
-        let mut command = Command::new(locate()?);
+        let mut command = match &options.namespace {
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(locate()?);
+                command
+            }
+            None => Command::new(locate()?),
+        };
         // Without hot restart there is no shared memory, and so no base id to choose and nothing to leave behind.
         command.args(["--disable-hot-restart", "--concurrency", &options.concurrency.to_string()]);
         command.args(["--log-level", &options.log_level, "-c"]).arg(write(&directory, bootstrap)?);

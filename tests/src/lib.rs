@@ -10,6 +10,7 @@ pub mod client;
 pub mod load;
 
 pub mod process;
+pub mod namespace;
 
 pub mod envoy;
 pub mod tidegate;

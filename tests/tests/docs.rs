@@ -30,7 +30,7 @@ use tidegate_tests::{
 };
 
 /// The shell examples that the tests below run.
-const RUN: [&str; 2] = ["first-canary", "own-envoy"];
+const RUN: [&str; 3] = ["first-canary", "own-envoy", "xds-tls"];
 
 // --- what is written ---------------------------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ fn every_key_of_the_configuration_is_documented_and_known() -> Result<()> {
         .collect();
     // An unknown key of each mapping is told all that are known.
     let mapping = "services: { s: { stable: { x: 1 }, canary: { x: 1, sessionAffinity: { x: 1 } }, x: 1 } }\n\
-                   edge: { x: 1 }\nxds: { x: 1 }\napi: { x: 1 }\nproviders: { docker: { x: 1 }, x: 1 }\n";
+                   edge: { x: 1 }\nxds: { tls: { x: 1 }, x: 1 }\napi: { x: 1 }\nproviders: { docker: { x: 1 }, x: 1 }\n";
     let problems = tidegate_core::config::parse("f", mapping).expect_err("it is invalid");
     let mut checked = 0;
     for problem in problems {
@@ -370,6 +370,11 @@ impl Example {
         let addresses = format!("xds: {{ address: \"{xds}\" }}\napi: {{ address: \"{api}\" }}");
         let settings = match key {
             "edge: { " => format!("echo '{addresses}\nedge: {{ {listeners}, "),
+            // The one that has an `edge` of its own on its second line.
+            "xds: { " => {
+                script = script.replace("\nedge: { ", &format!("\nedge: {{ {listeners}, "));
+                format!("echo 'api: {{ address: \"{api}\" }}\nxds: {{ address: \"{xds}\", ")
+            }
             key => format!("echo '{addresses}\nedge: {{ {listeners} }}\n{key}"),
         };
         // What others write may hold what we look for.
@@ -455,4 +460,13 @@ async fn an_envoy_of_ones_own_works_with_our_bootstrap() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+#[tokio::test]
+async fn an_edge_with_a_certificate_of_ones_own_is_served_over_tls() -> Result<()> {
+    let admin = ports::free()?.to_string();
+    let example = Example::run("xds-tls", "xds: { ", &[("127.0.0.1:9901", &admin)], &[]).await?;
+    let status = example.cli.json(["status"]).await?;
+    assert_eq!(status["edges"][0]["node"], "edge-1");
+    Ok(())
 }

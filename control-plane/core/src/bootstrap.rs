@@ -2,7 +2,7 @@
 //! interface listens, and how many connections it takes. Everything else comes over xDS. It is a value; nothing is put
 //! together from text.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde_json::{Value, json};
 
@@ -31,6 +31,23 @@ pub struct BootstrapOptions {
     pub node_id: String,
     /// Where its admin interface listens.
     pub admin: Admin,
+    /// Where it reaches xDS; `None`: where the configuration serves it, on this machine.
+    pub xds: Option<SocketAddr>,
+    /// What it shows, and wants to see, where xDS is served over TLS.
+    pub tls: Option<EdgeTls>,
+}
+
+/// An edge's side of mutual TLS. The files are Envoy's to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EdgeTls {
+    /// The edge's certificate, and after it the intermediate ones.
+    pub cert: String,
+    /// Its private key.
+    pub key: String,
+    /// The authorities that may have signed the control plane's certificate.
+    pub ca: String,
+    /// The DNS name in that certificate; `None`: the address of xDS, as an IP address.
+    pub server_name: Option<String>,
 }
 
 /// The bootstrap of an edge of this configuration.
@@ -38,6 +55,7 @@ pub struct BootstrapOptions {
 pub fn bootstrap(config: &Config, options: &BootstrapOptions) -> Value {
     // For ever: an Envoy without its first clusters and listeners is not ready, whatever the time.
     let for_ever = "0s";
+    let xds = options.xds.unwrap_or_else(|| on_this_machine(config.xds.address));
     json!({
         "node": { "id": options.node_id, "cluster": NODE_CLUSTER },
         "admin": {
@@ -61,7 +79,7 @@ pub fn bootstrap(config: &Config, options: &BootstrapOptions) -> Value {
             "cds_config": ads(for_ever),
             "lds_config": ads(for_ever),
         },
-        "static_resources": { "clusters": [xds_cluster(config.xds)] },
+        "static_resources": { "clusters": [xds_cluster(xds, options.tls.as_ref())] },
         "layered_runtime": {
             "layers": [{
                 "name": RUNTIME_LAYER,
@@ -94,12 +112,23 @@ fn ads(initial_fetch_timeout: &str) -> Value {
     json!({ "ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": initial_fetch_timeout })
 }
 
-fn xds_cluster(address: SocketAddr) -> Value {
-    json!({
+/// All addresses of this machine are one from within.
+fn on_this_machine(served: SocketAddr) -> SocketAddr {
+    let ip = match served.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, served.port())
+}
+
+fn xds_cluster(address: SocketAddr, tls: Option<&EdgeTls>) -> Value {
+    let mut cluster = json!({
         "name": XDS_CLUSTER,
         "type": "STATIC",
-        // The same machine answers at once or not at all; the next try comes the sooner.
-        "connect_timeout": "0.25s",
+        // The same machine answers at once or not at all; the next try comes the sooner. With TLS it may be another one,
+        // and the handshake is a part of it.
+        "connect_timeout": if tls.is_some() { "0.5s" } else { "0.25s" },
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -118,7 +147,37 @@ fn xds_cluster(address: SocketAddr) -> Value {
             "cluster_name": XDS_CLUSTER,
             "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": socket_address(address) } }] }],
         },
-    })
+    });
+    if let Some(tls) = tls {
+        cluster["transport_socket"] = transport_socket(address, tls);
+    }
+    cluster
+}
+
+fn transport_socket(address: SocketAddr, tls: &EdgeTls) -> Value {
+    // Without it any certificate of the same authority would do, another edge's, too.
+    let (san_type, name) = match &tls.server_name {
+        Some(name) => ("DNS", name.clone()),
+        None => ("IP_ADDRESS", address.ip().to_string()),
+    };
+    let mut context = json!({
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "common_tls_context": {
+            "alpn_protocols": ["h2"],
+            "tls_certificates": [{
+                "certificate_chain": { "filename": tls.cert },
+                "private_key": { "filename": tls.key },
+            }],
+            "validation_context": {
+                "trusted_ca": { "filename": tls.ca },
+                "match_typed_subject_alt_names": [{ "san_type": san_type, "matcher": { "exact": name } }],
+            },
+        },
+    });
+    if let Some(name) = &tls.server_name {
+        context["sni"] = json!(name);
+    }
+    json!({ "name": "envoy.transport_sockets.tls", "typed_config": context })
 }
 
 fn admin_address(admin: &Admin) -> Value {
@@ -136,22 +195,76 @@ fn socket_address(address: SocketAddr) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Xds;
+
+    fn serving(address: &str) -> Config {
+        Config { xds: Xds { address: address.parse().unwrap(), tls: None }, ..Config::default() }
+    }
+
+    fn options(admin: Admin) -> BootstrapOptions {
+        BootstrapOptions { node_id: "edge-7".to_owned(), admin, xds: None, tls: None }
+    }
+
+    /// Where it goes for xDS.
+    fn xds(bootstrap: &Value) -> Value {
+        let cluster = &bootstrap["static_resources"]["clusters"][0];
+        let endpoint = &cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"];
+        endpoint["address"]["socket_address"].clone()
+    }
 
     #[test]
     fn addresses_come_from_the_configuration() {
-        let config = Config { xds: "[::1]:7000".parse().unwrap(), ..Config::default() };
-        let options =
-            BootstrapOptions { node_id: "edge-7".to_owned(), admin: Admin::Tcp("127.0.0.1:9901".parse().unwrap()) };
-        let value = bootstrap(&config, &options);
+        let value = bootstrap(&serving("[::1]:7000"), &options(Admin::Tcp("127.0.0.1:9901".parse().unwrap())));
         assert_eq!(value["node"]["id"], "edge-7");
         assert_eq!(value["admin"]["address"]["socket_address"]["port_value"], 9901);
-        let endpoint = &value["static_resources"]["clusters"][0]["load_assignment"]["endpoints"][0]["lb_endpoints"][0];
-        assert_eq!(endpoint["endpoint"]["address"]["socket_address"], json!({ "address": "::1", "port_value": 7000 }));
+        assert_eq!(xds(&value), json!({ "address": "::1", "port_value": 7000 }));
+    }
+
+    #[test]
+    fn all_addresses_are_reached_by_loopback_unless_one_is_named() {
+        let mut options = options(Admin::Unix("/run/a.sock".to_owned()));
+        for (served, reached) in [("0.0.0.0:7", "127.0.0.1"), ("[::]:7", "::1"), ("10.0.0.1:7", "10.0.0.1")] {
+            assert_eq!(xds(&bootstrap(&serving(served), &options)), json!({ "address": reached, "port_value": 7 }));
+        }
+        options.xds = Some("192.0.2.7:8".parse().unwrap());
+        assert_eq!(
+            xds(&bootstrap(&serving("0.0.0.0:7"), &options)),
+            json!({ "address": "192.0.2.7", "port_value": 8 })
+        );
+    }
+
+    #[test]
+    fn the_control_plane_is_held_against_a_name_whatever_signed_it() {
+        let mut options = options(Admin::Unix("/run/a.sock".to_owned()));
+        let mut tls = EdgeTls {
+            cert: "c.pem".to_owned(),
+            key: "k.pem".to_owned(),
+            ca: "ca.pem".to_owned(),
+            server_name: Some("tidegate.example".to_owned()),
+        };
+        let context = |options: &BootstrapOptions| {
+            let value = bootstrap(&serving("10.0.0.1:7"), options);
+            value["static_resources"]["clusters"][0]["transport_socket"]["typed_config"].clone()
+        };
+        let names = |context: &Value| {
+            context["common_tls_context"]["validation_context"]["match_typed_subject_alt_names"].clone()
+        };
+        assert_eq!(context(&options), Value::Null);
+        options.tls = Some(tls.clone());
+        let named = context(&options);
+        assert_eq!(named["sni"], "tidegate.example");
+        assert_eq!(names(&named), json!([{ "san_type": "DNS", "matcher": { "exact": "tidegate.example" } }]));
+        tls.server_name = None;
+        options.tls = Some(tls);
+        let by_address = context(&options);
+        assert_eq!(by_address["sni"], Value::Null);
+        assert_eq!(names(&by_address), json!([{ "san_type": "IP_ADDRESS", "matcher": { "exact": "10.0.0.1" } }]));
     }
 
     #[test]
     fn yaml_and_value_are_the_same() {
-        let options = BootstrapOptions { node_id: "1.0".to_owned(), admin: Admin::Unix("/run/a: b.sock".to_owned()) };
+        let options =
+            BootstrapOptions { node_id: "1.0".to_owned(), ..options(Admin::Unix("/run/a: b.sock".to_owned())) };
         let value = bootstrap(&Config::default(), &options);
         let read: Value = serde_saphyr::from_str(&to_yaml(&value).unwrap()).unwrap();
         assert_eq!(read, value);

@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use serde::Serialize;
 pub use tidegate_filter_core::HashOn;
 
-use crate::{Problem, ServiceName, VersionName};
+use crate::{Code, Problem, ServiceName, VersionName};
 
 /// Where the edge listens unless the file says otherwise.
 pub const DEFAULT_EDGE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -30,14 +30,57 @@ pub const WHOLE: u32 = tidegate_filter_core::BUCKETS;
 pub struct Config {
     /// The Envoys that face clients.
     pub edge: Edge,
-    /// Where xDS is served.
-    pub xds: SocketAddr,
+    /// How xDS is served.
+    pub xds: Xds,
     /// Where the API is served.
     pub api: SocketAddr,
     /// The Docker engine: `unix:///PATH` or `tcp://HOST:PORT`.
     pub docker: String,
     /// What is declared about services.
     pub services: BTreeMap<ServiceName, ServiceConfig>,
+}
+
+/// How xDS is served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Xds {
+    /// Where.
+    pub address: SocketAddr,
+    /// Mutual TLS; `None`: in plain text, to whoever connects.
+    pub tls: Option<XdsTls>,
+}
+
+/// The files of mutual TLS, as PEM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct XdsTls {
+    /// The server's certificate, and after it the intermediate ones.
+    pub cert: String,
+    /// Its private key.
+    pub key: String,
+    /// The authorities whose certificates edges show.
+    pub client_ca: String,
+}
+
+impl Xds {
+    /// The problem of an xDS that asks nobody who is calling where others than this machine can call: an error, unless it
+    /// is `allowed`.
+    #[must_use]
+    pub fn exposed(&self, allowed: bool) -> Option<Problem> {
+        if self.tls.is_some() || self.address.ip().is_loopback() {
+            return None;
+        }
+        let subject = format!("`xds.address` {}", self.address);
+        let reason = "it is not a loopback address, and without `xds.tls` nothing there asks who is calling";
+        Some(if allowed {
+            let effect = "whoever reaches it can read every host, route and endpoint, and say that it is an edge";
+            Problem::error(Code::OpenXds, subject, reason, effect, "set `xds.tls`, and leave `--insecure-xds` out")
+                .warning()
+        } else {
+            let effect = "the control plane does not start; an Envoy that runs keeps its configuration";
+            let cure = "set `xds.tls`, or use 127.0.0.1 or [::1]; `--insecure-xds` serves it all the same";
+            Problem::error(Code::OpenXds, subject, reason, effect, cure)
+        })
+    }
 }
 
 /// What an edge is.
@@ -113,7 +156,7 @@ impl Default for Config {
                 network: None,
                 admin: None,
             },
-            xds: DEFAULT_XDS,
+            xds: Xds { address: DEFAULT_XDS, tls: None },
             api: DEFAULT_API,
             docker: DEFAULT_DOCKER.to_owned(),
             services: BTreeMap::new(),
@@ -126,8 +169,11 @@ impl Config {
     #[must_use]
     pub fn needs_restart(&self, other: &Self) -> Vec<&'static str> {
         let mut keys = Vec::new();
-        if self.xds != other.xds {
+        if self.xds.address != other.xds.address {
             keys.push("xds.address");
+        }
+        if self.xds.tls != other.xds.tls {
+            keys.push("xds.tls");
         }
         if self.api != other.api {
             keys.push("api.address");

@@ -84,6 +84,10 @@ codes! {
     EnvoyUnusable = "TG0503", "Envoy cannot be used";
     /// An address is in use.
     AddressInUse = "TG0504", "an address is in use";
+    /// A certificate, key or client CA cannot be used, or is missing.
+    UnusableCertificate = "TG0505", "a certificate cannot be used";
+    /// xDS is served, or would be, to whoever can reach it.
+    OpenXds = "TG0506", "xDS asks nobody who is calling";
     /// The filter crashed in an Envoy; traffic goes on unsticky until it has healed.
     FilterCrashed = "TG0601", "the filter crashed";
 }

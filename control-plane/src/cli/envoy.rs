@@ -7,12 +7,12 @@ use std::process::Command;
 
 use anyhow::anyhow;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
-use tidegate_core::bootstrap::{self, BootstrapOptions};
+use tidegate_core::bootstrap::{self, BootstrapOptions, EdgeTls};
 use tidegate_core::config::{Admin, Config};
 
-use super::{BootstrapArgs, Outcome, Output, draw, start};
-use crate::config;
+use super::{BootstrapArgs, Outcome, Output, TlsArgs, draw, start};
 use crate::options::config_file;
+use crate::{config, tls};
 
 pub(super) fn parse_admin(text: &str) -> Result<Admin, String> {
     if let Some(path) = text.strip_prefix("unix:") {
@@ -27,6 +27,15 @@ pub(super) fn parse_admin(text: &str) -> Result<Admin, String> {
         );
     }
     Ok(Admin::Tcp(address))
+}
+
+impl TlsArgs {
+    /// All of the three files, or none: clap sees to it.
+    pub(super) fn edge(&self) -> Option<EdgeTls> {
+        let [cert, key, ca] = [&self.tls_cert, &self.tls_key, &self.tls_ca]
+            .map(|path| path.as_ref().map(|path| path.display().to_string()));
+        Some(EdgeTls { cert: cert?, key: key?, ca: ca?, server_name: self.tls_server_name.clone() })
+    }
 }
 
 pub(super) fn bootstrap(args: &BootstrapArgs, output: Output) -> Outcome {
@@ -54,7 +63,9 @@ pub(super) fn render(config: &Config, args: &BootstrapArgs, output: Output) -> a
         None => crate::envoy::admin(config, &start::state_dir(args.state_dir.clone()))
             .map_err(|problem| anyhow!("{problem}"))?,
     };
-    let value = bootstrap::bootstrap(config, &BootstrapOptions { node_id: args.node_id.clone(), admin });
+    let tls = tls::edge(config, args.tls.edge().as_ref()).map_err(|problem| anyhow!("{problem}"))?;
+    let options = BootstrapOptions { node_id: args.node_id.clone(), admin, xds: args.xds_address, tls };
+    let value = bootstrap::bootstrap(config, &options);
     match output {
         Output::Json => Ok(format!("{value:#}\n")),
         Output::Table => Ok(bootstrap::to_yaml(&value)?),

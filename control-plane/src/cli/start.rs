@@ -37,6 +37,7 @@ pub(super) fn up(args: UpArgs) -> Outcome {
         path: std::env::var_os("PATH"),
         program,
         node_id: args.node_id,
+        tls: args.tls.edge(),
         tell: |problem| draw::say(&problem.to_string()),
     };
     // One thread: a child's death signal comes when the thread that started it ends.
@@ -70,6 +71,7 @@ fn resolve(args: RunArgs) -> RunOptions {
         config: config_file(args.config),
         state_dir: state_dir(args.state_dir),
         filter_wasm: args.filter_wasm,
+        insecure_xds: args.insecure_xds,
         supervised: args.supervised,
     }
 }

@@ -16,7 +16,9 @@ fn the_command_line_is_consistent() {
 fn commands_and_their_options_are_understood() {
     for line in [
         "tidegate run --config a.yaml --state-dir s --filter-wasm f.wasm --log-format json",
+        "tidegate run --insecure-xds",
         "tidegate up --envoy /usr/bin/envoy --node-id e1",
+        "tidegate up --insecure-xds --tls-cert c.pem --tls-key k.pem --tls-ca ca.pem",
         "tidegate status -w",
         "tidegate -o json ps",
         "tidegate ps -o json --watch",
@@ -25,6 +27,7 @@ fn commands_and_their_options_are_understood() {
         "tidegate canary status shop -w",
         "tidegate validate tidegate.yaml",
         "tidegate envoy bootstrap --node-id e1 --admin unix:/run/x.sock",
+        "tidegate envoy bootstrap --xds-address 10.0.0.1:7 --tls-cert c --tls-key k --tls-ca a --tls-server-name tidegate",
         "tidegate envoy exec --parent 7 -- envoy -c x --base-id 3",
         "tidegate version",
     ] {
@@ -40,6 +43,10 @@ fn wrong_usage_ends_with_two_and_a_suggestion() {
         ("tidegate explain", ErrorKind::MissingRequiredArgument),
         ("tidegate --api ftp://x status", ErrorKind::ValueValidation),
         ("tidegate envoy bootstrap --admin 0.0.0.0:9901", ErrorKind::ValueValidation),
+        ("tidegate envoy bootstrap --tls-cert c.pem", ErrorKind::MissingRequiredArgument),
+        ("tidegate envoy bootstrap --tls-key k --tls-ca a", ErrorKind::MissingRequiredArgument),
+        ("tidegate up --tls-server-name tidegate", ErrorKind::MissingRequiredArgument),
+        ("tidegate envoy bootstrap --xds-address tidegate:1", ErrorKind::ValueValidation),
         ("tidegate -o xml ps", ErrorKind::InvalidValue),
     ] {
         let error = parse(line).unwrap_err();

@@ -9,7 +9,10 @@ use super::{Outcome, Output, draw};
 use crate::config;
 
 pub(super) fn validate(file: &Path, output: Output) -> Outcome {
-    let problems = config::load(Some(file)).err().unwrap_or_default();
+    let problems = match config::load(Some(file)) {
+        Ok(config) => config.xds.exposed(false).into_iter().collect(),
+        Err(problems) => problems,
+    };
     let outcome = if problems.is_empty() { Outcome::Well } else { Outcome::ProblemFound };
     match output {
         Output::Json => {

@@ -17,7 +17,7 @@ use super::backoff::Backoff;
 use super::child::Child;
 use super::{UpOptions, drain};
 use crate::envoy::{self, AdminClient};
-use crate::{config, ports};
+use crate::{config, ports, tls};
 
 /// Whatever was mended is noticed so soon.
 const MOST: Duration = Duration::from_secs(2);
@@ -76,7 +76,9 @@ impl Supervisor<'_> {
         let admin = envoy::admin(config, &run.state_dir).map_err(|p| vec![p])?;
         let mut warnings = taken(&now, &admin)?;
         warnings.extend(envoy::untested(&envoy));
-        let options = BootstrapOptions { node_id: self.options.node_id.clone(), admin: admin.clone() };
+        let tls = tls::edge(config, self.options.tls.as_ref()).map_err(|p| vec![p])?;
+        let node_id = self.options.node_id.clone();
+        let options = BootstrapOptions { node_id, admin: admin.clone(), xds: None, tls };
         let file = write_bootstrap(&run.state_dir, &bootstrap(config, &options)).map_err(|p| vec![p])?;
         Ok(Prepared { command: self.command(&envoy.path, &file), admin: AdminClient::new(&admin), warnings })
     }

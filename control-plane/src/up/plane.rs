@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use tidegate_core::Problem;
+use tidegate_core::{Problem, Severity};
 use tokio::process::{ChildStdin, Command};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::UpOptions;
 use super::backoff::Backoff;
 use super::child::Child;
-use crate::{config, ports, supervised};
+use crate::{config, ports, supervised, tls};
 
 /// `run` may be this long in coming back from an end at its start, such as one for an invalid configuration.
 const MOST: Duration = Duration::from_secs(5);
@@ -64,10 +64,15 @@ async fn live(options: &UpOptions, reported: &mut watch::Receiver<Vec<Problem>>,
 /// What would end `run` at its start. It is told once, not with every try; there is no `run` yet that could show it.
 fn blocked(options: &UpOptions) -> Vec<Problem> {
     match config::load(options.run.config_now().as_deref()) {
-        Ok(config) => [("xds.address", config.xds), ("api.address", config.api)]
-            .into_iter()
-            .filter_map(|(key, address)| ports::check(key, address))
-            .collect(),
+        Ok(config) => {
+            let exposed = config.xds.exposed(options.run.insecure_xds);
+            let certificates = config.xds.tls.as_ref().and_then(|files| tls::load(files).err());
+            let taken = [("xds.address", config.xds.address), ("api.address", config.api)]
+                .into_iter()
+                .filter_map(|(key, address)| ports::check(key, address));
+            let fatal = exposed.filter(|problem| problem.severity == Severity::Error);
+            fatal.into_iter().chain(certificates).chain(taken).collect()
+        }
         Err(problems) => problems,
     }
 }
@@ -107,6 +112,9 @@ fn command(options: &UpOptions) -> Command {
     }
     if let Some(filter) = &run.filter_wasm {
         command.arg("--filter-wasm").arg(filter);
+    }
+    if run.insecure_xds {
+        command.arg("--insecure-xds");
     }
     if options.json_logs {
         command.args(["--log-format", "json"]);

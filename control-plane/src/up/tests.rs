@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tidegate_core::Code;
+use tidegate_core::config::XdsTls;
 
 use super::*;
 
@@ -56,12 +57,14 @@ impl World {
                 config: Some(path("tidegate.yaml")),
                 state_dir: directory.path().to_owned(),
                 filter_wasm: None,
+                insecure_xds: false,
                 supervised: false,
             },
             envoy: Some(path("envoy")),
             path: None,
             program: path("tidegate"),
             node_id: "edge-7".to_owned(),
+            tls: None,
             json_logs: false,
             tell,
         };
@@ -207,4 +210,23 @@ async fn a_listener_in_use_is_named_and_waited_for() {
         until("it is mended", || world.read("reports").ends_with("[]\n")).await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_edge_without_a_certificate_is_not_started_where_xds_wants_one() {
+    let mut world = World::new(|_| {}).with_envoy();
+    let certificates = crate::tls::tests::World::new();
+    let XdsTls { cert, key, client_ca } = &certificates.files;
+    let tls = format!("xds: {{ tls: {{ cert: {cert}, key: {key}, clientCa: {client_ca} }},");
+    let file = world.directory.path().join("tidegate.yaml");
+    std::fs::write(&file, world.read("tidegate.yaml").replace("xds: {", &tls)).unwrap();
+    supervised(&world, async {
+        until("it is told", || world.read("reports").contains("add --tls-cert, --tls-key and --tls-ca")).await;
+        assert!(world.pids("envoy.pids").is_empty());
+    })
+    .await;
+    let [cert, key, ca] = [cert, key, client_ca].map(String::clone);
+    world.options.tls = Some(EdgeTls { cert, key, ca, server_name: Some("tidegate.example".to_owned()) });
+    supervised(&world, async { until("Envoy runs", || world.pids("envoy.pids").len() == 1).await }).await;
+    assert!(world.read("envoy-bootstrap.json").contains("\"sni\": \"tidegate.example\""));
 }

@@ -36,6 +36,9 @@
 //! - **A restart empties nobody.** [`Store::snapshot`] is all that is published, and can be written and read back;
 //!   [`Store::restore`] publishes it again, with the same versions, until [`Store::replace`] puts the newest full set in its
 //!   place.
+//! - **A client is who its certificate says.** With [`ServerConfig::tls`] every connection needs a certificate of the
+//!   client CA, whatever the method, and a stream whose node the certificate does not name is closed. Handshakes and
+//!   silent peers delay nobody; connections have a limit.
 //! - **Accepted is not in effect.** [`Store::acceptance`] says what a client acknowledged, nothing more.
 
 mod resource;
@@ -56,15 +59,18 @@ mod session;
 mod clients;
 
 mod codec;
+mod tls;
+
 mod server;
 
 pub use commit::Commit;
 pub use group::{Group, Grouping};
 pub use node::Node;
 pub use resource::{ResourceType, TypeSet, Variant, Version};
-pub use server::{ServeError, ServerConfig, serve};
+pub use server::{Connections, ServeError, ServerConfig, serve};
 pub use status::{
     Acceptance, AcceptanceState, ClientEvent, ClientId, ClientStatus, Counters, Published, Rejection, Subscribed,
     TypeStatus,
 };
 pub use store::{Committed, Snapshot, SnapshotError, Store};
+pub use tls::{PeerIdentity, Pem, ServerTls, TlsError};

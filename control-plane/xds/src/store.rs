@@ -37,10 +37,19 @@ struct Shared {
     /// The number of the last change, and who may make the next.
     writer: Mutex<u64>,
     clients: Clients,
-    open: watch::Sender<bool>,
+    open: watch::Sender<Opening>,
     started: Instant,
     started_at: SystemTime,
     counts: Counts,
+}
+
+/// Who is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Opening {
+    Nobody,
+    /// Those that have nothing yet.
+    Newcomers,
+    Everyone,
 }
 
 /// What a commit did.
@@ -82,7 +91,7 @@ impl Store {
             // As in tables that nothing was written to.
             writer: Mutex::new(table::EMPTY),
             clients: Clients::default(),
-            open: watch::Sender::new(false),
+            open: watch::Sender::new(Opening::Nobody),
             started: Instant::now(),
             started_at: SystemTime::now(),
             counts: Counts::default(),
@@ -154,11 +163,24 @@ impl Store {
     /// Lets streams be answered: the first full set is committed. Until then they are held, for an empty first answer
     /// would wipe a client that knows better.
     pub fn open(&self) {
-        self.shared.open.send_replace(true);
+        self.shared.open.send_replace(Opening::Everyone);
     }
 
+    /// Lets those streams be answered whose client says that it has nothing yet. What is committed is better than
+    /// nothing, but may be older than what other clients have: those are held until the store is [open](Self::open).
+    pub fn open_to_newcomers(&self) {
+        self.shared.open.send_if_modified(|open| {
+            let opens = *open == Opening::Nobody;
+            if opens {
+                *open = Opening::Newcomers;
+            }
+            opens
+        });
+    }
+
+    /// Whether any stream is answered.
     pub fn is_open(&self) -> bool {
-        *self.shared.open.borrow()
+        *self.shared.open.borrow() != Opening::Nobody
     }
 
     /// The version of a resource that is published to the default group.
@@ -275,7 +297,7 @@ impl Store {
         &self.shared.clients
     }
 
-    pub(crate) fn opened(&self) -> watch::Receiver<bool> {
+    pub(crate) fn opened(&self) -> watch::Receiver<Opening> {
         self.shared.open.subscribe()
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::tree::{Node, Place, Value};
-use super::{Admin, Canary, Config, HashOn, Listener, Salt, ServiceConfig, WHOLE, tree};
+use super::{Admin, Canary, Config, HashOn, Listener, Salt, ServiceConfig, WHOLE, Xds, XdsTls, tree};
 use crate::name::NameError;
 use crate::{Code, Problem, ServiceName, VersionName, suggest};
 
@@ -90,15 +90,14 @@ impl Reader<'_> {
         if let Some(node) = keys.get("edge") {
             self.edge(node, &mut config);
         }
-        for (key, slot) in [("xds", &mut config.xds), ("api", &mut config.api)] {
-            if let Some(node) = keys.get(key) {
-                let path = format!("{key}.address");
-                if let Some(address) = self.keys(key, node, &["address"]).get("address")
-                    && let Some(address) = self.loopback(&path, address)
-                {
-                    *slot = address;
-                }
-            }
+        if let Some(node) = keys.get("xds") {
+            self.xds(node, &mut config.xds);
+        }
+        if let Some(node) = keys.get("api")
+            && let Some(address) = self.keys("api", node, &["address"]).get("address")
+            && let Some(address) = self.loopback("api.address", address)
+        {
+            config.api = address;
         }
         if let Some(node) = keys.get("providers")
             && let Some(node) = self.keys("providers", node, &["docker"]).get("docker")
@@ -117,6 +116,33 @@ impl Reader<'_> {
             }
         }
         config
+    }
+
+    /// Whether an address needs TLS is for whoever serves there to say: [`Xds::exposed`].
+    fn xds(&mut self, node: &Node, xds: &mut Xds) {
+        let keys = self.keys("xds", node, &["address", "tls"]);
+        if let Some(address) = keys.get("address").and_then(|node| self.address("xds.address", node)) {
+            xds.address = address;
+        }
+        let Some(node) = keys.get("tls") else { return };
+        let files = self.keys("xds.tls", node, &["cert", "key", "clientCa"]);
+        let mut file = |key: &str| {
+            let path = format!("xds.tls.{key}");
+            match files.get(key) {
+                Some(file) => self.text(&path, file).filter(|text| !text.is_empty()).map(str::to_owned),
+                None => {
+                    self.report(
+                        node.place,
+                        &format!("`xds.tls` has no `{key}`"),
+                        &format!("add `{key}: FILE`, a PEM file"),
+                    );
+                    None
+                }
+            }
+        };
+        if let (Some(cert), Some(key), Some(client_ca)) = (file("cert"), file("key"), file("clientCa")) {
+            xds.tls = Some(XdsTls { cert, key, client_ca });
+        }
     }
 
     fn edge(&mut self, node: &Node, config: &mut Config) {

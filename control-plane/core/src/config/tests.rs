@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::Severity;
 
 fn problems(text: &str) -> Vec<String> {
     parse("tidegate.yaml", text)
@@ -74,7 +75,7 @@ fn every_problem_is_reported_with_its_place_and_cure() {
     let text = "\
 edge:
   listners: []
-xds: { address: \"0.0.0.0:18000\" }
+api: { address: \"0.0.0.0:18001\" }
 services:
   shop:
     stable: { version: v1 }
@@ -86,13 +87,46 @@ services:
         problems(text),
         [
             "tidegate.yaml:2:3 | there is no key `listners` in `edge` | did you mean `listeners`?",
-            "tidegate.yaml:3:17 | `xds.address`: 0.0.0.0:18000 is not a loopback address, and nothing there would ask who is calling | use 127.0.0.1 or [::1]; to reach it from elsewhere, tunnel to it",
+            "tidegate.yaml:3:17 | `api.address`: 0.0.0.0:18001 is not a loopback address, and nothing there would ask who is calling | use 127.0.0.1 or [::1]; to reach it from elsewhere, tunnel to it",
             "tidegate.yaml:7:36 | `services.shop.canary.weight`: \"101\" is not a weight | write percent from 0 to 100 with at most two decimals, without a sign: 12.5",
             "tidegate.yaml:9:70 | there is no key `heather` in `services.cart.canary.sessionAffinity.hashOn` | did you mean `header`?",
             "tidegate.yaml:9:68 | an item of `services.cart.canary.sessionAffinity.hashOn` is one of `header: NAME` and `sourceIp: true` | write one key an item",
             "tidegate.yaml:9:13 | `services.cart` has a canary but no stable version to compare it with | add `stable: { version: … }`",
         ]
     );
+}
+
+#[test]
+fn tls_needs_all_of_its_files() {
+    let config =
+        parse("f", "xds: { address: \"10.0.0.1:18000\", tls: { cert: c.pem, key: k.pem, clientCa: ca.pem } }").unwrap();
+    let files = XdsTls { cert: "c.pem".to_owned(), key: "k.pem".to_owned(), client_ca: "ca.pem".to_owned() };
+    assert_eq!(config.xds.tls, Some(files));
+    assert_eq!(
+        problems("xds: { tls: { cert: [c.pem], clientCA: ca.pem } }"),
+        [
+            "tidegate.yaml:1:30 | there is no key `clientCA` in `xds.tls` | did you mean `clientCa`?",
+            "tidegate.yaml:1:21 | `xds.tls.cert` is a list, not a single value | write one value",
+            "tidegate.yaml:1:13 | `xds.tls` has no `key` | add `key: FILE`, a PEM file",
+            "tidegate.yaml:1:13 | `xds.tls` has no `clientCa` | add `clientCa: FILE`, a PEM file",
+        ]
+    );
+}
+
+#[test]
+fn only_loopback_is_served_without_tls() {
+    let xds = |text: &str| parse("f", text).unwrap().xds;
+    for address in ["127.0.0.1:18000", "127.8.9.1:1", "[::1]:18000"] {
+        assert_eq!(xds(&format!("xds: {{ address: \"{address}\" }}")).exposed(false), None);
+    }
+    for address in ["0.0.0.0:18000", "10.0.0.1:18000", "[::]:18000", "[::ffff:10.0.0.1]:1"] {
+        let problem = xds(&format!("xds: {{ address: \"{address}\" }}")).exposed(false).expect(address);
+        assert_eq!((problem.code, problem.subject), (Code::OpenXds, format!("`xds.address` {address}")));
+        let allowed = xds(&format!("xds: {{ address: \"{address}\" }}")).exposed(true).expect(address);
+        assert_eq!([problem.severity, allowed.severity], [Severity::Error, Severity::Warning]);
+        let tls = xds(&format!("xds: {{ address: \"{address}\", tls: {{ cert: a, key: b, clientCa: c }} }}"));
+        assert_eq!(tls.exposed(false), None);
+    }
 }
 
 #[test]

@@ -18,8 +18,9 @@ use crate::clients::{Client, Ended};
 use crate::node::Node;
 use crate::pace::{Pace, Rate};
 use crate::server::ServerConfig;
+use crate::server::incoming::Pass;
 use crate::session::{Limits, Outcome, Protocol, ProtocolError, Request, Response, Verdict};
-use crate::store::Store;
+use crate::store::{Opening, Store};
 
 /// The request of one of the two variants.
 pub(super) trait Asks: prost::Message + Default + 'static {
@@ -47,9 +48,11 @@ pub(super) struct Stream<R> {
     allowed: Rate,
     pace: Pace,
     peer: Option<SocketAddr>,
+    /// What the first request's node is held against; `None` without TLS.
+    pass: Option<Pass>,
     requests: Streaming<R>,
     stopping: watch::Receiver<bool>,
-    opened: watch::Receiver<bool>,
+    opened: watch::Receiver<Opening>,
     /// From the first request on.
     connection: Option<Connection>,
     /// Whether the session may have something to say.
@@ -81,6 +84,7 @@ impl<R: Asks> Stream<R> {
         config: &ServerConfig,
         protocol: Protocol,
         peer: Option<SocketAddr>,
+        pass: Option<Pass>,
         requests: Streaming<R>,
         stopping: watch::Receiver<bool>,
     ) -> Self {
@@ -94,6 +98,7 @@ impl<R: Asks> Stream<R> {
             allowed: config.requests(),
             pace: Pace::default(),
             peer,
+            pass,
             requests,
             stopping,
             opened,
@@ -123,15 +128,24 @@ impl<R: Asks> Stream<R> {
         // it, for what they say is to be held against a full store.
         tokio::select! {
             () = flagged(&mut self.stopping) => return Some(Err(unavailable())),
-            () = flagged(&mut self.opened) => {}
+            () = opened(&mut self.opened, Opening::Newcomers) => {}
         }
         loop {
             match self.wait().await {
                 Event::Stop => return Some(Err(unavailable())),
-                Event::Request(request) => match self.on_request(&request.request()) {
-                    Ok(None) => self.due = true,
-                    answer => return answer.transpose(),
-                },
+                Event::Request(request) => {
+                    let request = request.request();
+                    if request.has_something() {
+                        tokio::select! {
+                            () = flagged(&mut self.stopping) => return Some(Err(unavailable())),
+                            () = opened(&mut self.opened, Opening::Everyone) => {}
+                        }
+                    }
+                    match self.on_request(&request) {
+                        Ok(None) => self.due = true,
+                        answer => return answer.transpose(),
+                    }
+                }
                 Event::Left => return None,
                 Event::Due => match self.next_response() {
                     Some(response) => return Some(Ok(response)),
@@ -195,6 +209,9 @@ impl<R: Asks> Stream<R> {
             return Err(Status::resource_exhausted("the stream sends too many requests"));
         }
         self.pace.take(self.allowed, now);
+        if let (None, Some(pass)) = (&self.connection, &self.pass) {
+            pass.check(request.node.map_or("", |node| &node.id))?;
+        }
         let client = self.connect(request.node, now);
         let store = &self.store;
         let outcome = client.take(request, now);
@@ -272,6 +289,11 @@ impl Drop for Connection {
 /// Resolves once the flag is raised, or can no longer be.
 async fn flagged(flag: &mut watch::Receiver<bool>) {
     let _ = flag.wait_for(|raised| *raised).await;
+}
+
+/// Resolves once the store is as open as this, or can no longer become so.
+async fn opened(opening: &mut watch::Receiver<Opening>, wanted: Opening) {
+    let _ = opening.wait_for(|is| *is >= wanted).await;
 }
 
 async fn reached(deadline: Option<Instant>) {

@@ -13,6 +13,8 @@ pub(crate) struct Request<'a> {
     pub(crate) node: Option<&'a Node>,
     pub(crate) type_url: &'a str,
     pub(crate) nonce: &'a str,
+    /// What the client has, as it calls that; empty if nothing, and always in delta.
+    pub(crate) version: &'a str,
     /// Why the client refused the response that the nonce names.
     pub(crate) error: Option<&'a str>,
     pub(crate) names: Names<'a>,
@@ -28,6 +30,15 @@ pub(crate) enum Names<'a> {
         held: &'a HashMap<String, String>,
     },
     Sotw(&'a [String]),
+}
+
+impl Request<'_> {
+    /// Whether it says that the client has something, from this stream or an earlier one. One that does not answer a
+    /// response of this stream has it from an earlier one.
+    pub(crate) fn has_something(&self) -> bool {
+        let held = self.names.held().is_some_and(|held| !held.is_empty());
+        self.nonce.is_empty() && (held || !self.version.is_empty())
+    }
 }
 
 impl<'a> Names<'a> {
@@ -68,6 +79,7 @@ impl<'a> From<&'a DeltaDiscoveryRequest> for Request<'a> {
             node: request.node.as_ref(),
             type_url: &request.type_url,
             nonce: &request.response_nonce,
+            version: "",
             error: request.error_detail.as_ref().map(|error| error.message.as_str()),
             names: Names::Delta {
                 subscribe: &request.resource_names_subscribe,
@@ -84,6 +96,7 @@ impl<'a> From<&'a DiscoveryRequest> for Request<'a> {
             node: request.node.as_ref(),
             type_url: &request.type_url,
             nonce: &request.response_nonce,
+            version: &request.version_info,
             error: request.error_detail.as_ref().map(|error| error.message.as_str()),
             names: Names::Sotw(&request.resource_names),
         }

@@ -1,0 +1,356 @@
+//! Connections: accepts them, shakes hands with each in a task of its own, and counts them. A peer that is silent, slow
+//! or not allowed costs a place among those that wait, never an honest client's time. Knows nothing of gRPC.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::stream::{self, Stream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::Sleep;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+use tonic::{Request, Status};
+use tracing::{debug, warn};
+
+use crate::server::ServerConfig;
+use crate::tls::{PeerIdentity, ServerTls, shown};
+
+/// How long to wait after a connection could not be accepted: when files run out, trying again at once only burns the
+/// processor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// TLS handshakes at a time. One more ends the oldest: who shakes hands honestly is done long before a thousand others
+/// have come.
+const MAX_HANDSHAKES: usize = 1024;
+
+/// What every HTTP/2 client says first (RFC 9113, 3.4), in bytes. From then on keepalive watches it.
+const PREFACE: usize = 24;
+
+/// What a server counts of its connections. Clones count together: keep one beside the [`ServerConfig`] that has it.
+#[derive(Clone, Debug, Default)]
+pub struct Connections(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    open: AtomicU64,
+    refused: AtomicU64,
+    handshakes_failed: AtomicU64,
+    denied: AtomicU64,
+}
+
+impl Connections {
+    /// Those that are open now, without those that still shake hands.
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        self.0.open.load(Ordering::Relaxed)
+    }
+
+    /// Those that were closed because [`ServerConfig::max_connections`] were open.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.0.refused.load(Ordering::Relaxed)
+    }
+
+    /// Those that ended in the TLS handshake: no certificate, a wrong one, no TLS at all, too slow.
+    #[must_use]
+    pub fn handshakes_failed(&self) -> u64 {
+        self.0.handshakes_failed.load(Ordering::Relaxed)
+    }
+
+    /// Streams that were closed because the certificate does not name the node.
+    #[must_use]
+    pub fn denied(&self) -> u64 {
+        self.0.denied.load(Ordering::Relaxed)
+    }
+}
+
+/// Who is at the other end; in the extensions of each request.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    address: SocketAddr,
+    /// `None` without TLS.
+    pass: Option<Pass>,
+}
+
+/// What a client has shown; says which nodes it may be.
+#[derive(Clone, Debug)]
+pub(super) struct Pass {
+    identity: PeerIdentity,
+    counts: Connections,
+    /// Whether it was logged that this connection's certificate does not do: it will be tried again and again.
+    told: Arc<AtomicBool>,
+}
+
+impl Pass {
+    /// Holds the node id of a stream's first request against the certificate.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`, with both, when the certificate does not name the node.
+    pub(super) fn check(&self, node_id: &str) -> Result<(), Status> {
+        if self.identity.allows(node_id) {
+            return Ok(());
+        }
+        self.counts.0.denied.fetch_add(1, Ordering::Relaxed);
+        let (node_id, names) = (shown(node_id), self.identity.to_string());
+        if !self.told.swap(true, Ordering::Relaxed) {
+            warn!(node = node_id, certificate = names, "an xDS client is not the node that it says");
+        }
+        let reason = format!("the node id {node_id:?} is none that the client's certificate names: {names}");
+        Err(Status::permission_denied(reason))
+    }
+}
+
+/// Of a request that came over a [`Connection`].
+pub(super) fn peer<T>(request: &Request<T>) -> (Option<SocketAddr>, Option<Pass>) {
+    match request.extensions().get::<Peer>() {
+        Some(peer) => (Some(peer.address), peer.pass.clone()),
+        None => (None, None),
+    }
+}
+
+/// Every connection that is ready to speak HTTP/2.
+pub(super) fn incoming(
+    listener: TcpListener,
+    config: &ServerConfig,
+) -> impl Stream<Item = Result<Connection, Infallible>> + use<> {
+    let acceptor = Acceptor {
+        listener,
+        tls: config.tls.clone(),
+        handshake_timeout: config.handshake_timeout,
+        max_connections: config.max_connections,
+        slots: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
+        counts: config.connections.clone(),
+        handshakes: JoinSet::new(),
+        pending: VecDeque::new(),
+        full: false,
+    };
+    stream::unfold(acceptor, |mut acceptor| async move { Some((Ok(acceptor.next().await), acceptor)) })
+}
+
+struct Acceptor {
+    listener: TcpListener,
+    tls: Option<ServerTls>,
+    handshake_timeout: Duration,
+    max_connections: usize,
+    slots: Arc<Semaphore>,
+    counts: Connections,
+    handshakes: JoinSet<Result<(TlsStream<TcpStream>, SocketAddr), Failed>>,
+    /// The handshakes that may still go on, oldest first.
+    pending: VecDeque<AbortHandle>,
+    /// Whether it was said that there is no room.
+    full: bool,
+}
+
+/// A handshake that came to nothing.
+struct Failed {
+    address: SocketAddr,
+    error: io::Error,
+}
+
+impl Acceptor {
+    async fn next(&mut self) -> Connection {
+        loop {
+            let admitted = tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, address)) => self.accepted(stream, address),
+                    Err(error) => {
+                        warn!(%error, "an xDS connection was not accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        None
+                    }
+                },
+                Some(ended) = self.handshakes.join_next() => self.shaken(ended),
+            };
+            if let Some(connection) = admitted {
+                return connection;
+            }
+        }
+    }
+
+    /// A connection at once if there is no handshake.
+    fn accepted(&mut self, stream: TcpStream, address: SocketAddr) -> Option<Connection> {
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "a connection went away before it was set up");
+        }
+        let Some(tls) = &self.tls else {
+            return self.admit(Io::Plain(stream), Peer { address, pass: None });
+        };
+        if self.pending.len() >= MAX_HANDSHAKES {
+            self.pending.retain(|handshake| !handshake.is_finished());
+        }
+        if self.pending.len() >= MAX_HANDSHAKES
+            && let Some(oldest) = self.pending.pop_front()
+        {
+            oldest.abort();
+        }
+        let handshake = TlsAcceptor::from(tls.config()).accept(stream);
+        let limit = self.handshake_timeout;
+        self.pending.push_back(self.handshakes.spawn(async move {
+            let error = match tokio::time::timeout(limit, handshake).await {
+                Ok(Ok(stream)) => return Ok((stream, address)),
+                Ok(Err(error)) => error,
+                Err(late) => late.into(),
+            };
+            Err(Failed { address, error })
+        }));
+        None
+    }
+
+    fn shaken(
+        &mut self,
+        ended: Result<Result<(TlsStream<TcpStream>, SocketAddr), Failed>, JoinError>,
+    ) -> Option<Connection> {
+        match ended {
+            Ok(Ok((stream, address))) => {
+                let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                // Without a certificate no handshake comes so far; if one did, it would be nobody's.
+                let identity = shown.map_or_else(PeerIdentity::nobody, PeerIdentity::of);
+                let pass = Pass { identity, counts: self.counts.clone(), told: Arc::default() };
+                return self.admit(Io::Tls(Box::new(stream)), Peer { address, pass: Some(pass) });
+            }
+            Ok(Err(Failed { address, error })) => debug!(peer = %address, %error, "a TLS handshake came to nothing"),
+            Err(ended) => debug!(%ended, "a TLS handshake gave way to newer ones"),
+        }
+        self.counts.0.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
+    fn admit(&mut self, io: Io, peer: Peer) -> Option<Connection> {
+        let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() else {
+            self.counts.0.refused.fetch_add(1, Ordering::Relaxed);
+            debug!(peer = %peer.address, "an xDS connection was refused");
+            if !self.full {
+                self.full = true;
+                warn!(
+                    limit = self.max_connections,
+                    "as many xDS connections are open as may be; more are closed at once"
+                );
+            }
+            return None;
+        };
+        // Said again only after there was room for a while: at the limit each leaving makes room for one.
+        self.full &= self.slots.available_permits() <= self.max_connections / 10;
+        let preface = Preface { missing: PREFACE, late: Box::pin(tokio::time::sleep(self.handshake_timeout)) };
+        Some(Connection { io, peer, preface: Some(preface), _place: Place::take(permit, &self.counts) })
+    }
+}
+
+/// One of the [`ServerConfig::max_connections`], for as long as it lives.
+struct Place {
+    counts: Connections,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    fn take(permit: OwnedSemaphorePermit, counts: &Connections) -> Self {
+        counts.0.open.fetch_add(1, Ordering::Relaxed);
+        Self { counts: counts.clone(), _permit: permit }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.counts.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection that has its place. Reading fails if the client is late with its preface, for which nobody else waits.
+pub(super) struct Connection {
+    io: Io,
+    peer: Peer,
+    preface: Option<Preface>,
+    _place: Place,
+}
+
+enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+struct Preface {
+    missing: usize,
+    late: Pin<Box<Sleep>>,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if let Some(preface) = &mut this.preface
+            && preface.late.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client said nothing")));
+        }
+        let before = buf.filled().len();
+        ready!(match &mut this.io {
+            Io::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Io::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        })?;
+        if let Some(preface) = &mut this.preface {
+            preface.missing = preface.missing.saturating_sub(buf.filled().len() - before);
+            if preface.missing == 0 {
+                this.preface = None;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Io::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Io::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.io {
+            Io::Plain(stream) => stream.is_write_vectored(),
+            Io::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Io::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
