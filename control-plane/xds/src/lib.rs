@@ -33,6 +33,7 @@
 //! - **A refused version is not sent again** to the client that refused it, until the content changes. The others of
 //!   the same response are: if the refusal names no culprit, halves of the response are tried until it stands alone.
 //! - **A slow client delays nobody**, and gets the newest state, merged, when it comes to it.
+//! - **Load is what clients say.** [`Store::load_reports`] adds up what they report of each cluster (LRS).
 //! - **Accepted is not in effect.** [`Store::acceptance`] says what a client acknowledged, nothing more.
 
 mod resource;
@@ -47,10 +48,15 @@ mod session;
 
 mod clients;
 
+mod load;
+
 mod codec;
 mod server;
 
 pub use commit::Commit;
+pub use load::{
+    ClusterLoad, Load, LoadReports, LoadSnapshot, Locality, MIN_LOAD_REPORT_INTERVAL, Metric, Reporter, Requests,
+};
 pub use resource::{ResourceType, Version};
 pub use server::{ServeError, ServerConfig, serve};
 pub use status::{

@@ -23,6 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info, warn};
 
 use crate::codec::DeltaCodec;
+use crate::load;
 use crate::server::stream::Stream;
 use crate::session::{self, Limits};
 use crate::store::Store;
@@ -85,6 +86,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let address = listener.local_addr().map_err(ServeError::Listener)?;
     let (stop, stopping) = watch::channel(false);
+    let load = load::service(store.clone(), stopping.clone());
     let service = AggregatedDiscovery { store, config: config.clone(), stopping: stopping.clone() };
     let incoming = TcpListenerStream::new(listener).filter_map(|accepted| async {
         match accepted {
@@ -106,6 +108,7 @@ pub async fn serve(
         .http2_keepalive_interval(Some(config.keepalive_interval))
         .http2_keepalive_timeout(Some(config.keepalive_timeout))
         .add_service(service)
+        .add_service(load)
         .serve_with_incoming_shutdown(incoming, async move {
             // An error means that the other end is gone, and with it this server.
             let _ = stopped.wait_for(|stop| *stop).await;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::clients::Clients;
 use crate::commit::Commit;
+use crate::load::LoadReports;
 use crate::resource::{ResourceType, Version};
 use crate::session::Progress;
 use crate::status::{Acceptance, AcceptanceState, ClientEvent, ClientStatus, Counters, Published};
@@ -31,6 +32,7 @@ pub struct Store {
 struct Shared {
     tables: RwLock<Tables>,
     clients: Clients,
+    load: LoadReports,
     open: watch::Sender<bool>,
     started: Instant,
     started_at: SystemTime,
@@ -71,12 +73,14 @@ impl Store {
     /// An empty store that answers nobody until it is [opened](Self::open).
     #[expect(clippy::disallowed_methods, reason = "the one place where this crate reads the wall clock; see `status`")]
     pub fn new() -> Self {
+        let (started, started_at) = (Instant::now(), SystemTime::now());
         let shared = Shared {
             tables: RwLock::default(),
             clients: Clients::default(),
+            load: LoadReports::new(started, started_at),
             open: watch::Sender::new(false),
-            started: Instant::now(),
-            started_at: SystemTime::now(),
+            started,
+            started_at,
             counts: Counts::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -187,6 +191,11 @@ impl Store {
     /// The news about clients from now on. There is one taker: a later call ends the earlier one's receiver.
     pub fn events(&self) -> mpsc::Receiver<ClientEvent> {
         self.shared.clients.subscribe()
+    }
+
+    /// What clients report of the load they carry.
+    pub fn load_reports(&self) -> &LoadReports {
+        &self.shared.load
     }
 
     pub fn counters(&self) -> Counters {
