@@ -56,6 +56,6 @@ fn edge_type(status: &TypeStatus) -> EdgeType {
     EdgeType { kind: status.resource_type.label().to_owned(), state, rejected: rejected.collect() }
 }
 
-fn timestamp(time: SystemTime) -> Timestamp {
+pub(super) fn timestamp(time: SystemTime) -> Timestamp {
     Timestamp::default().after(time.duration_since(UNIX_EPOCH).unwrap_or_default())
 }

@@ -25,6 +25,7 @@ fn commands_and_their_options_are_understood() {
         "tidegate canary status shop -w",
         "tidegate validate tidegate.yaml",
         "tidegate envoy bootstrap --node-id e1 --admin unix:/run/x.sock",
+        "tidegate envoy load -w",
         "tidegate envoy exec --parent 7 -- envoy -c x --base-id 3",
         "tidegate version",
     ] {

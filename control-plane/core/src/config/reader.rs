@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use super::tree::{Node, Place, Value};
 use super::{Admin, Canary, Config, HashOn, Listener, Salt, ServiceConfig, WHOLE, tree};
 use crate::name::NameError;
-use crate::{Code, Problem, ServiceName, VersionName, suggest};
+use crate::{Code, Problem, ServiceName, VersionName, duration, suggest};
+
+/// More often costs more than it tells; more rarely, and nobody would watch.
+const LOAD_REPORT_INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(5);
 
 const EFFECT: &str = "the file is not used; what was in force stays";
 
@@ -90,13 +95,20 @@ impl Reader<'_> {
         if let Some(node) = keys.get("edge") {
             self.edge(node, &mut config);
         }
-        for (key, slot) in [("xds", &mut config.xds), ("api", &mut config.api)] {
+        let known: [&[&str]; 2] = [&["address", "loadReportInterval"], &["address"]];
+        for ((key, slot), known) in [("xds", &mut config.xds), ("api", &mut config.api)].into_iter().zip(known) {
             if let Some(node) = keys.get(key) {
                 let path = format!("{key}.address");
-                if let Some(address) = self.keys(key, node, &["address"]).get("address")
+                let keys = self.keys(key, node, known);
+                if let Some(address) = keys.get("address")
                     && let Some(address) = self.loopback(&path, address)
                 {
                     *slot = address;
+                }
+                if let Some(node) = keys.get("loadReportInterval")
+                    && let Some(interval) = self.load_report_interval(node)
+                {
+                    config.load_report_interval = interval;
                 }
             }
         }
@@ -197,6 +209,21 @@ impl Reader<'_> {
         let reason =
             format!("`{path}`: {address} is not a loopback address, and nothing there would ask who is calling");
         self.report(node.place, &reason, "use 127.0.0.1 or [::1]; to reach it from elsewhere, tunnel to it");
+        None
+    }
+
+    fn load_report_interval(&mut self, node: &Node) -> Option<Duration> {
+        let text = self.text("xds.loadReportInterval", node)?;
+        let reason = match duration::parse(text) {
+            Ok(interval) if LOAD_REPORT_INTERVALS.contains(&interval) => return Some(interval),
+            Ok(_) => format!("{text:?} is out of range"),
+            Err(reason) => reason,
+        };
+        self.report(
+            node.place,
+            &format!("`xds.loadReportInterval`: {reason}"),
+            "write a duration from 1s to 5m, such as 10s",
+        );
         None
     }
 
