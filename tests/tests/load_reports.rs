@@ -70,7 +70,7 @@ impl World {
         self.edge.cli().json(["envoy", "load"]).await
     }
 
-    /// Waits until so many edges report both versions, every second. Envoy counts from its first report of a cluster on.
+    /// Waits until so many edges report both versions, every second. What Envoy reports by name, it counts.
     async fn tracked(&self, edges: u64) -> Result<()> {
         until(SOON, &format!("reports of {edges} edge(s)"), async || {
             let report = self.report().await?;
@@ -81,46 +81,13 @@ impl World {
             }
             Ok(())
         })
-        .await?;
-        self.reported().await
-    }
-
-    /// Waits until every edge has reported twice from now on.
-    async fn reported(&self) -> Result<()> {
-        let reports = async || -> Result<Vec<u64>> {
-            let report = self.report().await?;
-            let edges = report["edges"].as_array().context("edges")?;
-            Ok(edges.iter().filter_map(|edge| edge["reports"].as_u64()).collect())
-        };
-        let before = reports().await?;
-        until(SOON, "two more reports", async || {
-            let now = reports().await?;
-            ensure!(
-                now.len() == before.len() && now.iter().zip(&before).all(|(now, was)| now >= &(was + 2)),
-                "{now:?}"
-            );
-            Ok(())
-        })
         .await
     }
 
-    /// Load of many clients. It ends soon after a report, not about when one is due: Envoy keeps to itself what becomes of a
-    /// request that was under way at a report, unless there is another one in the next interval.
-    async fn load(&self, until_reported: bool, keep_alive: bool) -> Result<Report> {
-        let mut load = Load::get(self.edge.listener, &host(&self.service), "/").rate(100.0, 1);
-        load.keep_alive = keep_alive;
-        let load =
-            load.duration(Duration::from_secs(60)).asking(|n| Ask::get("/").header("x-user", &format!("key-{n}")));
-        let load = load.start();
-        until(SOON, "some load", async || {
-            ensure!(load.done() >= 150, "{}", load.done());
-            Ok(())
-        })
-        .await?;
-        if until_reported {
-            self.reported().await?;
-        }
-        load.stop().await
+    /// So many clients, one request each.
+    fn load(&self, requests: u64) -> Load {
+        let load = Load::get(self.edge.listener, &host(&self.service), "/").closed(4).requests(requests).duration(SOON);
+        load.asking(|n| Ask::get("/").header("x-user", &format!("key-{n}")))
     }
 
     /// Waits until the reported totals of a version are these.
@@ -190,7 +157,7 @@ fn whole(report: &Report, v1: Counted, v2: Counted) -> Result<()> {
 #[tokio::test]
 async fn reported_load_is_what_the_load_generator_and_the_backends_counted() -> Result<()> {
     let world = World::start("counted").await?;
-    let report = world.load(true, true).await?;
+    let report = world.load(600).run().await?;
     let (v1, v2) = (seen(&report, "v1"), seen(&report, "v2"));
     whole(&report, v1, v2)?;
     assert_eq!((v1.issued, v2.issued), (world.requests_of_backend(0).await?, world.requests_of_backend(1).await?));
@@ -229,17 +196,15 @@ async fn reported_load_is_what_the_load_generator_and_the_backends_counted() -> 
 #[tokio::test]
 async fn figures_go_on_after_the_control_plane_came_back_and_add_up_over_edges() -> Result<()> {
     let mut world = World::start("again").await?;
-    let before = world.load(true, true).await?;
+    let before = world.load(200).run().await?;
     let refused_before = world.refused().await?;
     let v2 = seen(&before, "v2");
     world.totals("v2", Counted { error: v2.error + refused_before, ..v2 }).await?;
     world.totals("v1", seen(&before, "v1")).await?;
 
     // Another control plane begins at zero, and has all that it did not see, once.
+    let load = world.load(200);
     let World { edge, service, backends, _refusing } = world;
-    let listener = edge.listener;
-    let load = Load::get(listener, &host(&service), "/").closed(1).requests(200);
-    let load = load.asking(|n| Ask::get("/").header("x-user", &format!("key-{n}")));
     let mut meanwhile = None;
     let edge = edge.without_control_plane(async { meanwhile = Some(load.run().await) }).await?;
     let meanwhile = meanwhile.context("the load has run")??;
@@ -257,7 +222,9 @@ async fn figures_go_on_after_the_control_plane_came_back_and_add_up_over_edges()
     let mut two = Envoy::start_with(&bootstrap, &Options::default()).await?;
     two.ready(SOON).await?;
     world.tracked(2).await?;
-    let both = world.load(true, false).await?;
+    let mut load = world.load(200);
+    load.keep_alive = false;
+    let both = load.run().await?;
     let stat = format!("cluster.{}/v1.upstream_rq_completed", world.service);
     let of_two = two.stat(&stat).await?;
     let more = seen(&both, "v1");
