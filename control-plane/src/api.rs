@@ -4,6 +4,7 @@
 pub(crate) mod edges;
 mod explain;
 mod guard;
+pub(crate) mod load;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -115,6 +116,7 @@ fn router(context: ApiContext, guard: guard::Guard) -> Router {
         .route("/v1/explain/{subject}", get(explained))
         .route("/v1/canary", get(canary))
         .route("/v1/edges", get(edge_list))
+        .route("/v1/load", get(load_report))
         .route("/metrics", get(scrape))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -162,6 +164,11 @@ async fn edge_list(State(context): State<ApiContext>) -> Result<Response, Gone> 
     }
     let at = context.observer.look(|look| look.now).await?;
     Ok(document(&Edges { api_version: API_VERSION, at, edges: edges::edges(&context.store) }))
+}
+
+async fn load_report(State(context): State<ApiContext>) -> Result<Response, Gone> {
+    let (versions, now) = context.observer.look(|look| (load::known(look.state), look.now)).await?;
+    Ok(document(&load::report(&context.store, versions, now)))
 }
 
 async fn explained(State(context): State<ApiContext>, Path(subject): Path<String>) -> Result<Response, Gone> {

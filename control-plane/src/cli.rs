@@ -7,6 +7,7 @@ mod canary;
 mod draw;
 mod envoy;
 mod explain;
+mod load;
 mod moment;
 mod start;
 mod status;
@@ -174,6 +175,8 @@ enum CanaryCommand {
 enum EnvoyCommand {
     /// Prints the bootstrap of an edge
     Bootstrap(BootstrapArgs),
+    /// Shows what the edges report of their traffic
+    Load(WatchArgs),
     /// Becomes another program that ends when its parent does
     #[command(hide = true)]
     Exec {
@@ -223,6 +226,7 @@ pub fn main() -> ExitCode {
         }
         Command::Validate { file } => validate::validate(&file, output),
         Command::Envoy(EnvoyCommand::Bootstrap(args)) => envoy::bootstrap(&args, output),
+        Command::Envoy(EnvoyCommand::Load(watch)) => ask::shown(|| load::load(&api, output), watch.watch),
         Command::Envoy(EnvoyCommand::Exec { parent, command }) => envoy::exec(parent, &command),
         Command::Version => start::version(output),
     };

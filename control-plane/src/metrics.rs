@@ -10,14 +10,16 @@ use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
+use tidegate_core::Timestamp;
 use tidegate_xds::{Counters, Store};
 
 pub use self::connections::connections;
 pub use self::figures::Figures;
-use crate::api::edges;
+use crate::api::{edges, load};
 
 /// The prefix of every name.
 pub const PREFIX: &str = "tidegate";
@@ -39,6 +41,13 @@ struct ByProvider {
 struct ByVersion {
     service: String,
     version: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByOutcome {
+    service: String,
+    version: String,
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -67,6 +76,7 @@ pub fn encode(figures: &Figures, store: &Store, counted: &Registry) -> Result<St
     let mut scrape = Scrape(Registry::with_prefix(PREFIX));
     scrape.state(figures);
     scrape.store(store);
+    scrape.load(figures, store);
     let mut text = String::new();
     encode_registry(&mut text, &scrape.0)?;
     encode_registry(&mut text, counted)?;
@@ -96,7 +106,7 @@ impl Scrape {
     }
 
     fn counter(&mut self, name: &str, help: &str, value: u64) {
-        let counter = prometheus_client::metrics::counter::Counter::<u64>::default();
+        let counter = Counter::<u64>::default();
         counter.inc_by(value);
         self.0.register(name, help, counter);
     }
@@ -147,6 +157,28 @@ impl Scrape {
             "The schema that policy and filter agree on",
             i64::from(tidegate_filter_core::SCHEMA),
         );
+    }
+
+    /// What edges report, of services and versions that there are.
+    fn load(&mut self, figures: &Figures, store: &Store) {
+        let requests: Family<ByOutcome, Counter> = Family::default();
+        let in_progress: Family<ByVersion, Gauge> = Family::default();
+        for service in load::report(store, figures.versions.clone(), Timestamp::default()).services {
+            for version in service.versions {
+                let (service, version, load) = (service.name.clone(), version.name, version.load);
+                let total = load.total;
+                for (outcome, count) in
+                    [("successful", total.successful), ("error", total.error), ("dropped", total.dropped)]
+                {
+                    let labels = ByOutcome { service: service.clone(), version: version.clone(), outcome };
+                    requests.get_or_create(&labels).inc_by(count);
+                }
+                let now = i64::try_from(load.in_progress).unwrap_or(i64::MAX);
+                in_progress.get_or_create(&ByVersion { service, version }).set(now);
+            }
+        }
+        self.0.register("upstream_requests", "Requests that edges report to have ended, each try counted", requests);
+        self.0.register("upstream_requests_in_progress", "Requests that edges reported to be under way", in_progress);
     }
 
     fn store(&mut self, store: &Store) {

@@ -143,6 +143,9 @@ impl Reconcile {
     /// False when the prober is gone: the process is shutting down.
     async fn apply(&mut self, input: Input) -> bool {
         tracing::debug!(?input, "input");
+        if let Input::Configured(config) = &input {
+            self.store.load_reports().set_interval(config.load_report_interval);
+        }
         for change in self.state.apply(input, self.clock.now()) {
             if self.probes.send(change).await.is_err() {
                 return false;

@@ -67,6 +67,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let admin = envoy::admin(&config, &options.state_dir).map_err(|problem| StartError { problems: vec![problem] })?;
 
     let store = Store::new();
+    store.load_reports().set_interval(config.load_report_interval);
     let (inbox, inputs) = mpsc::channel(INBOX);
     let (probes, probe_changes) = mpsc::channel(PROBES);
     let (commits, committed) = watch::channel(0);

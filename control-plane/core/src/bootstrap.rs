@@ -1,5 +1,5 @@
-//! The bootstrap that an Envoy starts with: where its xDS comes from, how fast it comes back after a cut, where its admin
-//! interface listens, and how many connections it takes. Everything else comes over xDS. It is a value; nothing is put
+//! The bootstrap that an Envoy starts with: where its xDS comes from, how fast it comes back after a cut, where it reports
+//! its load, where its admin interface listens, and how many connections it takes. Everything else comes over xDS. It is a value; nothing is put
 //! together from text.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -78,6 +78,14 @@ pub fn bootstrap(config: &Config, options: &BootstrapOptions) -> Value {
             },
             "cds_config": ads(for_ever),
             "lds_config": ads(for_ever),
+        },
+        // Load reports. The server sets interval and clusters, and after a cut Envoy waits 5 s, whatever is said here.
+        "cluster_manager": {
+            "load_stats_config": {
+                "api_type": "GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [{ "envoy_grpc": { "cluster_name": XDS_CLUSTER } }],
+            },
         },
         "static_resources": { "clusters": [xds_cluster(xds, options.tls.as_ref())] },
         "layered_runtime": {

@@ -6,6 +6,7 @@ mod tree;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use serde::Serialize;
 pub use tidegate_filter_core::HashOn;
@@ -18,6 +19,8 @@ pub const DEFAULT_EDGE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Ad
 pub const DEFAULT_XDS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 18000);
 /// Where the API is served unless the file says otherwise.
 pub const DEFAULT_API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 18001);
+/// How often edges report their load unless the file says otherwise: often enough to watch, and little to read.
+pub const DEFAULT_LOAD_REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// The local Docker engine.
 pub const DEFAULT_DOCKER: &str = "unix:///var/run/docker.sock";
 
@@ -32,6 +35,8 @@ pub struct Config {
     pub edge: Edge,
     /// How xDS is served.
     pub xds: Xds,
+    /// How often edges report their load.
+    pub load_report_interval: Duration,
     /// Where the API is served.
     pub api: SocketAddr,
     /// The Docker engine: `unix:///PATH` or `tcp://HOST:PORT`.
@@ -157,6 +162,7 @@ impl Default for Config {
                 admin: None,
             },
             xds: Xds { address: DEFAULT_XDS, tls: None },
+            load_report_interval: DEFAULT_LOAD_REPORT_INTERVAL,
             api: DEFAULT_API,
             docker: DEFAULT_DOCKER.to_owned(),
             services: BTreeMap::new(),

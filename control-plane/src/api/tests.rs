@@ -152,6 +152,8 @@ async fn the_documents_are_read_by_the_command_line() {
     assert_eq!(serde_json::to_value(&status).unwrap(), document);
     let _: Services = serde_json::from_slice(&world.get("/v1/services").await.body).unwrap();
     let _: Canaries = serde_json::from_slice(&world.get("/v1/canary").await.body).unwrap();
+    let load: load::LoadReport = serde_json::from_slice(&world.get("/v1/load").await.body).unwrap();
+    assert_eq!((load.interval_millis, load.services[0].versions.len()), (10_000, 2));
     let _: core_explain::Explanation = serde_json::from_slice(&world.get("/v1/explain/shop").await.body).unwrap();
 }
 
@@ -212,6 +214,8 @@ async fn metrics_are_openmetrics() {
         "tidegate_weight_basis_points{service=\"shop\",version=\"v2\"} 1000",
         "tidegate_filter_policy_services 1",
         "tidegate_synced 1",
+        "tidegate_upstream_requests_total{service=\"shop\",version=\"v2\",outcome=\"error\"} 0",
+        "tidegate_upstream_requests_in_progress{service=\"shop\",version=\"v1\"} 0",
         "tidegate_xds_edges 0",
     ] {
         assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");

@@ -28,6 +28,7 @@ fn commands_and_their_options_are_understood() {
         "tidegate validate tidegate.yaml",
         "tidegate envoy bootstrap --node-id e1 --admin unix:/run/x.sock",
         "tidegate envoy bootstrap --xds-address 10.0.0.1:7 --tls-cert c --tls-key k --tls-ca a --tls-server-name tidegate",
+        "tidegate envoy load -w",
         "tidegate envoy exec --parent 7 -- envoy -c x --base-id 3",
         "tidegate version",
     ] {

@@ -7,6 +7,8 @@ use tidegate_core::rollout::Split;
 use tidegate_core::service::InstanceView;
 use tidegate_core::{Code, Severity, State, Timestamp};
 
+use crate::api::load;
+
 /// Series of one metric with labels of services and versions (threats T11).
 const MAX_SERIES: usize = 10_000;
 const OTHER: &str = "other";
@@ -19,6 +21,8 @@ pub struct Figures {
     pub(super) containers: BTreeMap<String, i64>,
     pub(super) provider_age: BTreeMap<String, f64>,
     pub(super) instances: BTreeMap<(String, String, &'static str), i64>,
+    /// Services and their versions, with the clusters that they are.
+    pub(super) versions: Vec<load::Known>,
     pub(super) weights: BTreeMap<(String, String), i64>,
     pub(super) problems: BTreeMap<(Code, Severity), i64>,
     pub(super) policy_services: i64,
@@ -62,6 +66,13 @@ impl Figures {
                 }
             }
         }
+        // Three outcomes each. Those who come later are left out here, too.
+        let mut room = MAX_SERIES / 3;
+        figures.versions = load::known(state);
+        for known in &mut figures.versions {
+            known.versions.truncate(room);
+            room -= known.versions.len();
+        }
         for problem in state.problems() {
             *figures.problems.entry((problem.code, problem.severity)).or_default() += 1;
         }
@@ -97,6 +108,7 @@ mod tests {
         let figures = Figures::of(&state, now);
         assert_eq!(figures.services, i64::try_from(services).unwrap());
         assert!(figures.instances.len() <= MAX_SERIES + 1 && figures.weights.len() <= MAX_SERIES);
+        assert_eq!(figures.versions.iter().map(|known| known.versions.len()).sum::<usize>(), MAX_SERIES / 3);
         assert_eq!(figures.instances.values().sum::<i64>(), figures.services);
         let other = (OTHER.to_owned(), OTHER.to_owned(), "not_ready");
         assert_eq!(figures.instances.get(&other), Some(&50));

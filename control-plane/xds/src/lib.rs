@@ -39,6 +39,7 @@
 //! - **A client is who its certificate says.** With [`ServerConfig::tls`] every connection needs a certificate of the
 //!   client CA, whatever the method, and a stream whose node the certificate does not name is closed. Handshakes and
 //!   silent peers delay nobody; connections have a limit.
+//! - **Load is what clients say.** [`Store::load_reports`] adds up what they report of each cluster (LRS).
 //! - **Accepted is not in effect.** [`Store::acceptance`] says what a client acknowledged, nothing more.
 
 mod resource;
@@ -58,6 +59,8 @@ mod session;
 
 mod clients;
 
+mod load;
+
 mod codec;
 mod tls;
 
@@ -65,6 +68,9 @@ mod server;
 
 pub use commit::Commit;
 pub use group::{Group, Grouping};
+pub use load::{
+    ClusterLoad, Load, LoadReports, LoadSnapshot, Locality, MIN_LOAD_REPORT_INTERVAL, Metric, Reporter, Requests,
+};
 pub use node::Node;
 pub use resource::{ResourceType, TypeSet, Variant, Version};
 pub use server::{Connections, ServeError, ServerConfig, serve};

@@ -1,7 +1,7 @@
 //! The gRPC side: accepts connections, knows which method is which, and moves messages between a stream and its
 //! session. What to say and when is the session's business.
 
-mod incoming;
+pub(crate) mod incoming;
 mod stream;
 
 use std::convert::Infallible;
@@ -23,6 +23,7 @@ use tracing::{info, warn};
 
 pub use self::incoming::Connections;
 use crate::codec::XdsCodec;
+use crate::load;
 use crate::pace::Rate;
 use crate::resource::{ResourceType, TypeSet, Variant};
 use crate::server::incoming::{incoming, peer};
@@ -149,6 +150,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let address = listener.local_addr().map_err(ServeError::Listener)?;
     let (stop, stopping) = watch::channel(false);
+    let load = load::service(store.clone(), stopping.clone());
     let discovery = Discovery { store, config: config.clone(), stopping: stopping.clone() };
     let incoming = incoming(listener, &config);
     let mut stopped = stopping.clone();
@@ -164,6 +166,7 @@ pub async fn serve(
         .add_service(Service::<3>(discovery.clone()))
         .add_service(Service::<4>(discovery.clone()))
         .add_service(Service::<5>(discovery))
+        .add_service(load)
         .serve_with_incoming_shutdown(incoming, async move {
             // An error means that the other end is gone, and with it this server.
             let _ = stopped.wait_for(|stop| *stop).await;

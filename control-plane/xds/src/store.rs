@@ -19,6 +19,7 @@ use crate::clients::{Client, Clients, Ended};
 use crate::commit::Commit;
 use crate::group::Group;
 use crate::node::Node;
+use crate::load::LoadReports;
 use crate::resource::{ResourceType, Version};
 use crate::session::Progress;
 use crate::status::{Acceptance, AcceptanceState, ClientEvent, ClientStatus, Counters, Published};
@@ -37,6 +38,7 @@ struct Shared {
     /// The number of the last change, and who may make the next.
     writer: Mutex<u64>,
     clients: Clients,
+    load: LoadReports,
     open: watch::Sender<Opening>,
     started: Instant,
     started_at: SystemTime,
@@ -86,14 +88,16 @@ impl Store {
     /// An empty store that answers nobody until it is [opened](Self::open).
     #[expect(clippy::disallowed_methods, reason = "the one place where this crate reads the wall clock; see `status`")]
     pub fn new() -> Self {
+        let (started, started_at) = (Instant::now(), SystemTime::now());
         let shared = Shared {
             views: RwLock::default(),
             // As in tables that nothing was written to.
             writer: Mutex::new(table::EMPTY),
             clients: Clients::default(),
+            load: LoadReports::new(started, started_at),
             open: watch::Sender::new(Opening::Nobody),
-            started: Instant::now(),
-            started_at: SystemTime::now(),
+            started,
+            started_at,
             counts: Counts::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -268,6 +272,11 @@ impl Store {
         self.shared.clients.subscribe()
     }
 
+    /// What clients report of the load they carry.
+    pub fn load_reports(&self) -> &LoadReports {
+        &self.shared.load
+    }
+
     pub fn counters(&self) -> Counters {
         let counts = &self.shared.counts;
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -286,6 +295,16 @@ impl Store {
 
     fn views(&self) -> Arc<Views> {
         Arc::clone(&self.shared.views.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The names of a type that are published to any group.
+    pub(crate) fn every_name(&self, resource_type: ResourceType) -> BTreeSet<Arc<str>> {
+        self.views().iter().flat_map(|view| view.tables().table(resource_type).names()).collect()
+    }
+
+    /// Whether a name is published to any group.
+    pub(crate) fn is_published(&self, resource_type: ResourceType, name: &str) -> bool {
+        self.views().iter().any(|view| view.tables().table(resource_type).get(name).is_some())
     }
 
     /// The view of the group that a node belongs to.

@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use super::tree::{Node, Place, Value};
 use super::{Admin, Canary, Config, HashOn, Listener, Salt, ServiceConfig, WHOLE, Xds, XdsTls, tree};
 use crate::name::NameError;
-use crate::{Code, Problem, ServiceName, VersionName, suggest};
+use crate::{Code, Problem, ServiceName, VersionName, duration, suggest};
+
+/// More often costs more than it tells; more rarely, and nobody would watch.
+const LOAD_REPORT_INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(5);
 
 const EFFECT: &str = "the file is not used; what was in force stays";
 
@@ -91,7 +96,7 @@ impl Reader<'_> {
             self.edge(node, &mut config);
         }
         if let Some(node) = keys.get("xds") {
-            self.xds(node, &mut config.xds);
+            self.xds(node, &mut config);
         }
         if let Some(node) = keys.get("api")
             && let Some(address) = self.keys("api", node, &["address"]).get("address")
@@ -119,10 +124,13 @@ impl Reader<'_> {
     }
 
     /// Whether an address needs TLS is for whoever serves there to say: [`Xds::exposed`].
-    fn xds(&mut self, node: &Node, xds: &mut Xds) {
-        let keys = self.keys("xds", node, &["address", "tls"]);
+    fn xds(&mut self, node: &Node, config: &mut Config) {
+        let keys = self.keys("xds", node, &["address", "tls", "loadReportInterval"]);
         if let Some(address) = keys.get("address").and_then(|node| self.address("xds.address", node)) {
-            xds.address = address;
+            config.xds.address = address;
+        }
+        if let Some(interval) = keys.get("loadReportInterval").and_then(|node| self.load_report_interval(node)) {
+            config.load_report_interval = interval;
         }
         let Some(node) = keys.get("tls") else { return };
         let files = self.keys("xds.tls", node, &["cert", "key", "clientCa"]);
@@ -141,7 +149,7 @@ impl Reader<'_> {
             }
         };
         if let (Some(cert), Some(key), Some(client_ca)) = (file("cert"), file("key"), file("clientCa")) {
-            xds.tls = Some(XdsTls { cert, key, client_ca });
+            config.xds.tls = Some(XdsTls { cert, key, client_ca });
         }
     }
 
@@ -223,6 +231,21 @@ impl Reader<'_> {
         let reason =
             format!("`{path}`: {address} is not a loopback address, and nothing there would ask who is calling");
         self.report(node.place, &reason, "use 127.0.0.1 or [::1]; to reach it from elsewhere, tunnel to it");
+        None
+    }
+
+    fn load_report_interval(&mut self, node: &Node) -> Option<Duration> {
+        let text = self.text("xds.loadReportInterval", node)?;
+        let reason = match duration::parse(text) {
+            Ok(interval) if LOAD_REPORT_INTERVALS.contains(&interval) => return Some(interval),
+            Ok(_) => format!("{text:?} is out of range"),
+            Err(reason) => reason,
+        };
+        self.report(
+            node.place,
+            &format!("`xds.loadReportInterval`: {reason}"),
+            "write a duration from 1s to 5m, such as 10s",
+        );
         None
     }
 

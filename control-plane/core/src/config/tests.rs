@@ -130,6 +130,25 @@ fn only_loopback_is_served_without_tls() {
 }
 
 #[test]
+fn the_interval_of_load_reports_has_its_limits() {
+    let interval =
+        |text: &str| parse("f", &format!("xds: {{ loadReportInterval: {text} }}")).map(|c| c.load_report_interval);
+    for (text, seconds) in [("1s", 1), ("2500ms", 2), ("5m", 300)] {
+        assert_eq!(interval(text).map(|it| it.as_secs()).ok(), Some(seconds), "{text}");
+    }
+    assert_eq!(Config::default().load_report_interval.as_secs(), 10);
+    for text in ["999ms", "0s", "301s", "1h"] {
+        assert_eq!(
+            problems(&format!("xds: {{ loadReportInterval: {text} }}")),
+            [format!(
+                "tidegate.yaml:1:28 | `xds.loadReportInterval`: \"{text}\" is out of range | write a duration from 1s to 5m, such as 10s"
+            )]
+        );
+    }
+    assert!(problems("xds: { loadReportInterval: 10 }")[0].contains("has no unit: write `10s`"));
+}
+
+#[test]
 fn a_canary_is_not_the_stable_version_itself() {
     let text = "services: { s: { stable: { version: a }, canary: { version: a, weight: 1 } } }";
     assert!(problems(text)[0].contains("the canary is the stable version \"a\" itself"));

@@ -85,7 +85,7 @@ pub(super) struct Peer {
 
 /// What a client has shown; says which nodes it may be.
 #[derive(Clone, Debug)]
-pub(super) struct Pass {
+pub(crate) struct Pass {
     identity: PeerIdentity,
     counts: Connections,
     /// Whether it was logged that this connection's certificate does not do: it will be tried again and again.
@@ -97,7 +97,7 @@ impl Pass {
     ///
     /// # Errors
     /// `PERMISSION_DENIED`, with both, when the certificate does not name the node.
-    pub(super) fn check(&self, node_id: &str) -> Result<(), Status> {
+    pub(crate) fn check(&self, node_id: &str) -> Result<(), Status> {
         if self.identity.allows(node_id) {
             return Ok(());
         }
@@ -112,7 +112,7 @@ impl Pass {
 }
 
 /// Of a request that came over a [`Connection`].
-pub(super) fn peer<T>(request: &Request<T>) -> (Option<SocketAddr>, Option<Pass>) {
+pub(crate) fn peer<T>(request: &Request<T>) -> (Option<SocketAddr>, Option<Pass>) {
     match request.extensions().get::<Peer>() {
         Some(peer) => (Some(peer.address), peer.pass.clone()),
         None => (None, None),
