@@ -151,6 +151,21 @@ enum CanaryCommand {
 enum EnvoyCommand {
     /// Prints the bootstrap of an edge
     Bootstrap(BootstrapArgs),
+    /// Lists the edges, how far each is with each type, and what it refused, in its own words. Synced is what an edge
+    /// acknowledged, not what is in effect
+    Ls(WatchArgs),
+    /// Compares what is published with what the local Envoy says it has; ends with 1 if anything differs
+    Diff {
+        #[command(flatten)]
+        of: TypeArgs,
+    },
+    /// Shows what the local Envoy itself says it has
+    Config {
+        #[command(flatten)]
+        of: TypeArgs,
+        /// One resource, shown in full
+        name: Option<String>,
+    },
     /// Becomes another program that ends when its parent does
     #[command(hide = true)]
     Exec {
@@ -161,6 +176,13 @@ enum EnvoyCommand {
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
+}
+
+#[derive(Debug, Args)]
+struct TypeArgs {
+    /// One type of resource
+    #[arg(long = "type", value_name = "TYPE", ignore_case = true, value_parser = envoy::TYPES)]
+    kind: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -195,6 +217,13 @@ pub fn main() -> ExitCode {
         }
         Command::Validate { file } => validate::validate(&file, output),
         Command::Envoy(EnvoyCommand::Bootstrap(args)) => envoy::bootstrap(&args, output),
+        Command::Envoy(EnvoyCommand::Ls(watch)) => ask::shown(|| envoy::ls(&api, output), watch.watch),
+        Command::Envoy(EnvoyCommand::Diff { of }) => {
+            ask::shown(|| envoy::diff(&api, output, of.kind.as_deref()), false)
+        }
+        Command::Envoy(EnvoyCommand::Config { of, name }) => {
+            ask::shown(|| envoy::config(&api, output, of.kind.as_deref(), name.as_deref()), false)
+        }
         Command::Envoy(EnvoyCommand::Exec { parent, command }) => envoy::exec(parent, &command),
         Command::Version => start::version(output),
     };

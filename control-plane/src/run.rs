@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::ApiContext;
+use crate::api::{ApiContext, LocalEnvoy};
 use crate::clock::Clock;
 use crate::config::ConfigWatch;
 use crate::discovery::docker::{DockerProvider, DockerSettings};
@@ -64,7 +64,8 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let mut registry = metrics::registry();
     docker.stats().register(&mut registry);
     prober.metrics().register(&mut registry);
-    let context = ApiContext { observer, store: store.clone(), counted: Arc::new(registry) };
+    let local = LocalEnvoy::new(&admin);
+    let context = ApiContext { observer, store: store.clone(), counted: Arc::new(registry), envoy: local };
 
     let shutdown = CancellationToken::new();
     let mut tasks = Tasks::default();

@@ -5,7 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tidegate_core::Timestamp;
 use tidegate_core::problem::printable;
-use tidegate_core::status::{AcceptanceState, EdgeAcceptance, EdgeRejection, EdgeState, EdgeStatus, EdgeType};
+use tidegate_core::status::{
+    AcceptanceState, EdgeAcceptance, EdgeRejection, EdgeState, EdgeStatus, EdgeSubscription, EdgeType,
+};
 use tidegate_xds::{ClientStatus, ResourceType, Store, Subscribed, TypeStatus};
 
 /// Every connected edge, oldest first.
@@ -33,6 +35,7 @@ pub(crate) fn acceptance(store: &Store, resource_type: ResourceType, name: &str)
 fn edge(client: &ClientStatus) -> EdgeStatus {
     EdgeStatus {
         node: printable(&client.node_id),
+        cluster: printable(&client.node_cluster),
         version: printable(&client.user_agent),
         peer: client.peer.map(|peer| peer.to_string()),
         connected_at: timestamp(client.connected_at),
@@ -50,10 +53,23 @@ fn edge_type(status: &TypeStatus) -> EdgeType {
     };
     let rejected = status.rejected.iter().map(|rejection| EdgeRejection {
         name: printable(&rejection.name),
+        version: rejection.version.to_string(),
         message: printable(&rejection.message),
         at: timestamp(rejection.at),
     });
-    EdgeType { kind: status.resource_type.label().to_owned(), state, rejected: rejected.collect() }
+    EdgeType {
+        kind: status.resource_type.label().to_owned(),
+        state,
+        subscribed: match status.subscribed {
+            Subscribed::Everything => EdgeSubscription::Everything,
+            Subscribed::Names(names) => EdgeSubscription::Names(names),
+        },
+        sent_sequence: status.sent_sequence,
+        accepted_sequence: status.accepted_sequence,
+        in_flight: status.in_flight,
+        synced: status.synced,
+        rejected: rejected.collect(),
+    }
 }
 
 fn timestamp(time: SystemTime) -> Timestamp {

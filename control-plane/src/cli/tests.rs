@@ -25,6 +25,9 @@ fn commands_and_their_options_are_understood() {
         "tidegate canary status shop -w",
         "tidegate validate tidegate.yaml",
         "tidegate envoy bootstrap --node-id e1 --admin unix:/run/x.sock",
+        "tidegate envoy ls -w",
+        "tidegate envoy diff --type rtds -o json",
+        "tidegate envoy config --type CDS shop/v1",
         "tidegate envoy exec --parent 7 -- envoy -c x --base-id 3",
         "tidegate version",
     ] {
@@ -40,6 +43,7 @@ fn wrong_usage_ends_with_two_and_a_suggestion() {
         ("tidegate explain", ErrorKind::MissingRequiredArgument),
         ("tidegate --api ftp://x status", ErrorKind::ValueValidation),
         ("tidegate envoy bootstrap --admin 0.0.0.0:9901", ErrorKind::ValueValidation),
+        ("tidegate envoy diff --type SDS", ErrorKind::InvalidValue),
         ("tidegate -o xml ps", ErrorKind::InvalidValue),
     ] {
         let error = parse(line).unwrap_err();

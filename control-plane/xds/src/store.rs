@@ -2,6 +2,7 @@
 //! for the copy of a few pointers and never over an await; a commit encodes before it takes the lock. A stream that is
 //! slow lags with its cursor and later gets the newest state, merged: there is no queue that it could fill.
 
+mod listing;
 pub(crate) mod table;
 
 use std::sync::atomic::{AtomicU64, Ordering};
