@@ -151,8 +151,9 @@ enum CanaryCommand {
 enum EnvoyCommand {
     /// Prints the bootstrap of an edge
     Bootstrap(BootstrapArgs),
-    /// Lists the edges, how far each is with each type, and what it refused, in its own words. Synced is what an edge
-    /// acknowledged, not what is in effect
+    /// Lists the edges, how far each is with each type, and what it refused, in its own words
+    ///
+    /// An edge is synced when it has acknowledged all that concerns it, which is not yet in effect.
     Ls(WatchArgs),
     /// Compares what is published with what the local Envoy says it has; ends with 1 if anything differs
     Diff {

@@ -6,7 +6,7 @@ use tidegate_core::instance::{
     Check, Claim, DEFAULT_DRAIN, Discovered, Hint, Instance, InstanceId, Membership, Phase, Update,
 };
 use tidegate_core::status::{EnvoyConfig, EnvoyDiff};
-use tidegate_core::{Input, ProviderName, ServiceName, State as CoreState, VersionName};
+use tidegate_core::{Input, ProviderName, ServiceName, State as CoreState, Timestamp, VersionName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 

@@ -48,7 +48,7 @@ pub(super) enum AskError {
     Unreachable { api: Api, reason: String },
     /// What was asked for does not exist, or cannot be said now.
     Refused { error: String, cure: String },
-    /// The control plane answers, but whom it would have to ask does not.
+    /// The control plane answers, but whom it would have to ask, an Envoy or a part of itself, does not.
     Beyond { error: String, cure: String },
     /// The answer cannot be understood.
     Strange { reason: String },
@@ -115,7 +115,7 @@ pub(super) async fn get<T: DeserializeOwned>(api: &Api, path: &str) -> Result<An
         let Refusal { error, cure } = serde_json::from_slice(&answer.body)
             .map_err(|_| strange(format!("{api} answered {}, and is perhaps no tidegate", answer.status)))?;
         return Err(match answer.status {
-            StatusCode::BAD_GATEWAY => AskError::Beyond { error, cure },
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => AskError::Beyond { error, cure },
             _ => AskError::Refused { error, cure },
         });
     }
