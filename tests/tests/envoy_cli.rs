@@ -22,8 +22,7 @@ async fn start(name: &str) -> Result<(Engine, Edge, String, Vec<Container>)> {
     let engine = Engine::connect().await?;
     let service = engine.unique(name);
     let edge = Edge::start(&engine, &declared(&service)).await?;
-    let containers =
-        vec![engine.run(backend(&service, "v1")).await?, engine.run(backend(&service, "v2")).await?];
+    let containers = vec![engine.run(backend(&service, "v1")).await?, engine.run(backend(&service, "v2")).await?];
     for version in ["v1", "v2"] {
         edge.healthy(&format!("{service}/{version}"), 1).await?;
     }
@@ -154,7 +153,8 @@ async fn a_resource_that_envoy_refuses_is_told_in_its_own_words() -> Result<()> 
 
     let api = cli.api.clone().context("an API")?;
     let metrics = Request::url(http::Method::GET, &format!("{api}/metrics"))?.send().await?.text().to_string();
-    for line in [r#"tidegate_edges{type="LDS",state="rejected"} 1"#, r#"tidegate_xds_refused_resources{type="LDS"} 1"#] {
+    for line in [r#"tidegate_edges{type="LDS",state="rejected"} 1"#, r#"tidegate_xds_refused_resources{type="LDS"} 1"#]
+    {
         ensure!(metrics.lines().any(|known| known == line), "{line} is not in\n{metrics}");
     }
 

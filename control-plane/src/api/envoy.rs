@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use envoy_types::pb::envoy::config::core::v3::address::Address;
 use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
@@ -45,6 +45,20 @@ pub(super) struct Asked {
     name: Option<String>,
 }
 
+/// Why there is no document.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    reason: String,
+    cure: String,
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        refuse(self.status, &self.reason, &self.cure)
+    }
+}
+
 impl LocalEnvoy {
     /// The one whose admin interface listens at `admin`.
     #[must_use]
@@ -56,13 +70,13 @@ impl LocalEnvoy {
         Self { admin: written, client: AdminClient::new(admin), turn: Arc::new(Semaphore::new(1)) }
     }
 
-    async fn dump(&self) -> Result<Dump, Response> {
+    async fn dump(&self) -> Result<Dump, Refusal> {
         let _turn = self.turn.acquire().await;
         self.client.dump().await.map_err(|error| self.silent(&error))
     }
 
     /// The answer while Envoy gives none.
-    fn silent(&self, error: &AdminError) -> Response {
+    fn silent(&self, error: &AdminError) -> Refusal {
         let admin = &self.admin;
         let cure = match error {
             AdminError::Unreachable(_) => format!(
@@ -76,19 +90,22 @@ impl LocalEnvoy {
                 format!("let `edge.admin` of tidegate.yaml, now {admin}, be where Envoy's admin interface listens")
             }
         };
-        refuse(StatusCode::BAD_GATEWAY, &printable(&error.to_string()), &cure)
+        Refusal { status: StatusCode::BAD_GATEWAY, reason: printable(&error.to_string()), cure }
     }
 }
 
 impl Asked {
     /// The kinds that are asked about.
-    fn kinds(&self) -> Result<Vec<ResourceType>, Response> {
+    fn kinds(&self) -> Result<Vec<ResourceType>, Refusal> {
         let Some(wanted) = &self.kind else { return Ok(ResourceType::ALL.to_vec()) };
         let kind = ResourceType::ALL.into_iter().find(|kind| kind.label().eq_ignore_ascii_case(wanted));
         kind.map(|kind| vec![kind]).ok_or_else(|| {
             let labels = ResourceType::ALL.map(ResourceType::label).join(", ");
-            let reason = format!("there is no type of resource `{}`", printable(wanted));
-            refuse(StatusCode::BAD_REQUEST, &reason, &format!("the types are {labels}"))
+            Refusal {
+                status: StatusCode::BAD_REQUEST,
+                reason: format!("there is no type of resource `{}`", printable(wanted)),
+                cure: format!("the types are {labels}"),
+            }
         })
     }
 }
@@ -97,7 +114,7 @@ impl Asked {
 pub(super) async fn config(
     State(context): State<ApiContext>,
     Query(asked): Query<Asked>,
-) -> Result<Result<Response, Response>, Gone> {
+) -> Result<Result<Response, Refusal>, Gone> {
     let at = context.observer.look(|look| look.now).await?;
     Ok(async {
         let kinds = asked.kinds()?;
@@ -112,7 +129,7 @@ pub(super) async fn config(
                 "`tidegate envoy config` lists what it has, and `tidegate envoy diff` what it should have".to_owned()
             });
             let reason = format!("Envoy has no resource `{}`", printable(name));
-            return Err(refuse(StatusCode::NOT_FOUND, &reason, &printable(&cure)));
+            return Err(Refusal { status: StatusCode::NOT_FOUND, reason, cure: printable(&cure) });
         }
         Ok(document(&EnvoyConfig {
             api_version: API_VERSION.to_owned(),
@@ -130,7 +147,7 @@ pub(super) async fn config(
 pub(super) async fn diff(
     State(context): State<ApiContext>,
     Query(asked): Query<Asked>,
-) -> Result<Result<Response, Response>, Gone> {
+) -> Result<Result<Response, Refusal>, Gone> {
     let at = context.observer.look(|look| look.now).await?;
     Ok(async {
         let kinds = asked.kinds()?;

@@ -272,7 +272,7 @@ async fn shutdown_ends_idle_connections() {
 }
 
 /// An admin interface that answers as a recorded Envoy did, or with `forged`; and what it was asked.
-async fn recorded(forged: Option<(u16, &'static str)>) -> (Admin, mpsc::Receiver<String>) {
+async fn recorded(forged: Option<(u16, &'static str)>) -> (Admin, mpsc::Receiver<String>, JoinSet<()>) {
     let recording: serde_json::Value =
         serde_json::from_str(include_str!("../envoy/testdata/delta.json")).expect("a recording");
     let (asked, questions) = mpsc::channel(64);
@@ -294,13 +294,14 @@ async fn recorded(forged: Option<(u16, &'static str)>) -> (Admin, mpsc::Receiver
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let admin = Admin::Tcp(listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
-    (admin, questions)
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await.unwrap() });
+    (admin, questions, tasks)
 }
 
 #[tokio::test]
 async fn the_local_envoy_is_shown_as_it_says_and_asked_nothing_else() {
-    let (admin, mut questions) = recorded(None).await;
+    let (admin, mut questions, _envoy) = recorded(None).await;
     let world = ready(World::beside(&admin, parse("tidegate.yaml", CONFIG).unwrap(), Some(Vec::new())).await).await;
     let all: EnvoyConfig = serde_json::from_slice(&world.get("/v1/envoy/config").await.body).unwrap();
     assert_eq!((all.node.as_str(), all.version.as_str()), ("edge", "envoy 1.40.0"));
@@ -327,7 +328,7 @@ async fn the_local_envoy_is_shown_as_it_says_and_asked_nothing_else() {
 
 #[tokio::test]
 async fn what_is_published_is_compared_with_the_local_envoy() {
-    let (admin, _questions) = recorded(None).await;
+    let (admin, _questions, _envoy) = recorded(None).await;
     let config = parse("tidegate.yaml", CONFIG).unwrap();
     // The addresses of the recording's endpoints.
     let containers = vec![container("shop", "a", "v1", 2), container("shop", "b", "v2", 4)];
@@ -369,7 +370,7 @@ async fn an_envoy_that_cannot_be_asked_is_a_bad_gateway_with_a_cure() {
     for (status, body, reason) in
         [(404, "", "answered 404 to /"), (200, "<html>", "cannot be read"), (200, "{\"configs\": 7}", "cannot be read")]
     {
-        let (admin, _questions) = recorded(Some((status, body))).await;
+        let (admin, _questions, _envoy) = recorded(Some((status, body))).await;
         let world = World::beside(&admin, Config::default(), None).await;
         let answer = world.get("/v1/envoy/config").await;
         assert_eq!(answer.status, StatusCode::BAD_GATEWAY, "{answer:?}");
@@ -381,7 +382,8 @@ async fn an_envoy_that_cannot_be_asked_is_a_bad_gateway_with_a_cure() {
 async fn a_dump_without_end_is_cut_off() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let admin = Admin::Tcp(listener.local_addr().unwrap());
-    tokio::spawn(async move {
+    let mut envoy = JoinSet::new();
+    envoy.spawn(async move {
         let head = "HTTP/1.1 200 OK\r\ncontent-length: 100000000000\r\n\r\n";
         let mut senders = JoinSet::new();
         while let Ok((mut stream, _)) = listener.accept().await {
