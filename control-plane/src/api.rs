@@ -2,6 +2,7 @@
 //! little, many are not taken, and none may dawdle.
 
 pub(crate) mod edges;
+mod envoy;
 mod explain;
 mod guard;
 pub(crate) mod load;
@@ -20,14 +21,15 @@ use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use serde_json::json;
-use tidegate_core::status::{API_VERSION, Canaries, EdgeStatus, Services, Status};
-use tidegate_core::{Timestamp, explain as core_explain};
+use tidegate_core::explain as core_explain;
+use tidegate_core::status::{API_VERSION, Canaries, Edges, Services, Status};
 use tidegate_xds::{ResourceType, Store};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use self::envoy::LocalEnvoy;
 use crate::metrics::{self, Figures};
 use crate::reconcile::{Gone, Observer};
 
@@ -53,6 +55,8 @@ pub struct ApiContext {
     pub store: Store,
     /// What the parts count.
     pub counted: Arc<Registry>,
+    /// The Envoy of this machine.
+    pub envoy: LocalEnvoy,
 }
 
 /// Serves until `shutdown`.
@@ -117,6 +121,8 @@ fn router(context: ApiContext, guard: guard::Guard) -> Router {
         .route("/v1/canary", get(canary))
         .route("/v1/edges", get(edge_list))
         .route("/v1/load", get(load_report))
+        .route("/v1/envoy/config", get(envoy::config))
+        .route("/v1/envoy/diff", get(envoy::diff))
         .route("/metrics", get(scrape))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -155,15 +161,9 @@ async fn canary(State(context): State<ApiContext>) -> Result<Response, Gone> {
 }
 
 async fn edge_list(State(context): State<ApiContext>) -> Result<Response, Gone> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Edges {
-        api_version: &'static str,
-        at: Timestamp,
-        edges: Vec<EdgeStatus>,
-    }
     let at = context.observer.look(|look| look.now).await?;
-    Ok(document(&Edges { api_version: API_VERSION, at, edges: edges::edges(&context.store) }))
+    let edges = edges::edges(&context.store);
+    Ok(document(&Edges { api_version: API_VERSION.to_owned(), at, edges }))
 }
 
 async fn load_report(State(context): State<ApiContext>) -> Result<Response, Gone> {

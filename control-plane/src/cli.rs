@@ -175,6 +175,22 @@ enum CanaryCommand {
 enum EnvoyCommand {
     /// Prints the bootstrap of an edge
     Bootstrap(BootstrapArgs),
+    /// Lists the edges, how far each is with each type, and what it refused, in its own words
+    ///
+    /// An edge is synced when it has acknowledged all that concerns it, which is not yet in effect.
+    Ls(WatchArgs),
+    /// Compares what is published with what the local Envoy says it has; ends with 1 if anything differs
+    Diff {
+        #[command(flatten)]
+        of: TypeArgs,
+    },
+    /// Shows what the local Envoy itself says it has
+    Config {
+        #[command(flatten)]
+        of: TypeArgs,
+        /// One resource, shown in full
+        name: Option<String>,
+    },
     /// Shows what the edges report of their traffic
     Load(WatchArgs),
     /// Becomes another program that ends when its parent does
@@ -187,6 +203,13 @@ enum EnvoyCommand {
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
+}
+
+#[derive(Debug, Args)]
+struct TypeArgs {
+    /// One type of resource
+    #[arg(long = "type", value_name = "TYPE", ignore_case = true, value_parser = envoy::TYPES)]
+    kind: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -226,6 +249,13 @@ pub fn main() -> ExitCode {
         }
         Command::Validate { file } => validate::validate(&file, output),
         Command::Envoy(EnvoyCommand::Bootstrap(args)) => envoy::bootstrap(&args, output),
+        Command::Envoy(EnvoyCommand::Ls(watch)) => ask::shown(|| envoy::ls(&api, output), watch.watch),
+        Command::Envoy(EnvoyCommand::Diff { of }) => {
+            ask::shown(|| envoy::diff(&api, output, of.kind.as_deref()), false)
+        }
+        Command::Envoy(EnvoyCommand::Config { of, name }) => {
+            ask::shown(|| envoy::config(&api, output, of.kind.as_deref(), name.as_deref()), false)
+        }
         Command::Envoy(EnvoyCommand::Load(watch)) => ask::shown(|| load::load(&api, output), watch.watch),
         Command::Envoy(EnvoyCommand::Exec { parent, command }) => envoy::exec(parent, &command),
         Command::Version => start::version(output),

@@ -1,6 +1,9 @@
 //! The local Envoy: where its binary is, whether it is one that can be used, where its admin interface listens, and how to ask
 //! that. Nothing of ours goes over the admin interface that could go over xDS.
 
+pub(crate) mod diff;
+pub(crate) mod dump;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -9,11 +12,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Method;
 use tidegate_core::config::{Admin, Config};
 use tidegate_core::{Code, Problem};
 use tokio::process::Command;
 
+use self::dump::{Dump, DumpError};
 use crate::http::{HttpError, Target, exchange};
 
 /// The Envoy that everything was measured with; newer ones are used with a warning, older ones are not.
@@ -22,6 +27,8 @@ pub const SUPPORTED: (u32, u32) = (1, 40);
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
 /// How long the admin interface may take: it is served by Envoy's main thread, which may be busy with new configuration.
 const ADMIN_LIMIT: Duration = Duration::from_secs(5);
+/// How long it may take to say all that it has; below what the API has for its whole answer.
+const DUMP_LIMIT: Duration = Duration::from_secs(8);
 /// What the kernel takes as a unix socket's path (`sun_path` less its end).
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -200,11 +207,26 @@ pub enum AdminError {
         /// What was asked.
         path: String,
     },
+    /// It said more than is taken.
+    #[error("Envoy's admin interface: {0}")]
+    TooLarge(String),
+    /// It said something else than Envoy does.
+    #[error("Envoy's admin interface: {0}")]
+    Strange(String),
 }
 
 impl From<HttpError> for AdminError {
     fn from(error: HttpError) -> Self {
-        Self::Unreachable(error.to_string())
+        match error {
+            HttpError::TooLarge { .. } => Self::TooLarge(error.to_string()),
+            other => Self::Unreachable(other.to_string()),
+        }
+    }
+}
+
+impl From<DumpError> for AdminError {
+    fn from(error: DumpError) -> Self {
+        Self::Strange(error.to_string())
     }
 }
 
@@ -243,12 +265,30 @@ impl AdminClient {
         Ok(stats(&self.get(&format!("/stats?filter={filter}")).await?))
     }
 
+    /// All that it says it has; 64 MiB an answer at most.
+    ///
+    /// # Errors
+    /// When it cannot be asked, says too much or nothing that is known, or takes longer than 8 s.
+    pub(crate) async fn dump(&self) -> Result<Dump, AdminError> {
+        let ask = |path| self.exchange(Method::GET, path, DUMP_LIMIT);
+        let (config, clusters, runtime) =
+            tokio::try_join!(ask(dump::CONFIG_DUMP), ask(dump::CLUSTERS), ask(dump::RUNTIME))?;
+        // Large ones take a second to read, which no other task is to wait for.
+        let read = tokio::task::spawn_blocking(move || Dump::read(&config, &clusters, &runtime));
+        Ok(read.await.map_err(|error| AdminError::Strange(error.to_string()))??)
+    }
+
     async fn ask(&self, method: Method, path: &str) -> Result<String, AdminError> {
-        let answer = exchange(&self.0, method, path, ADMIN_LIMIT).await?;
+        let body = self.exchange(method, path, ADMIN_LIMIT).await?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
+    async fn exchange(&self, method: Method, path: &str, limit: Duration) -> Result<Bytes, AdminError> {
+        let answer = exchange(&self.0, method, path, limit).await?;
         if !answer.status.is_success() {
             return Err(AdminError::Refused { status: answer.status.as_u16(), path: path.to_owned() });
         }
-        Ok(String::from_utf8_lossy(&answer.body).into_owned())
+        Ok(answer.body)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -65,6 +65,12 @@ pub(crate) enum HttpError {
         /// What happened.
         reason: String,
     },
+    /// More than is taken.
+    #[error("the answer of {target} is larger than {} MiB", MAX_BODY >> 20)]
+    TooLarge {
+        /// Whose.
+        target: Target,
+    },
     /// No whole answer in time.
     #[error("no answer from {target} within {limit:?}")]
     TimedOut {
@@ -116,7 +122,13 @@ async fn converse(
     let answer = async {
         let response = sender.send_request(request).await.map_err(|e| broke(e.to_string()))?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_BODY).collect().await.map_err(|e| broke(e.to_string()))?;
+        let body = Limited::new(response.into_body(), MAX_BODY).collect().await.map_err(|e| {
+            if e.is::<LengthLimitError>() {
+                HttpError::TooLarge { target: target.clone() }
+            } else {
+                broke(e.to_string())
+            }
+        })?;
         Ok(Answer { status, body: body.to_bytes() })
     };
     let (mut answer, mut connection) = (std::pin::pin!(answer), std::pin::pin!(connection));

@@ -15,6 +15,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use tidegate_core::Timestamp;
+use tidegate_core::status::EDGE_PROGRESS;
 use tidegate_xds::{Counters, Store};
 
 pub use self::connections::connections;
@@ -66,6 +67,12 @@ struct ByCode {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByType {
     r#type: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByTypeAndState {
+    r#type: String,
+    state: &'static str,
 }
 
 /// One scrape: what the state says, what the store says, and what the parts have counted.
@@ -194,6 +201,16 @@ impl Scrape {
             "xds_resources",
             "Published resources",
             kinds.iter().map(|kind| (ByType { r#type: kind.label().to_owned() }, size(store.len(*kind)))),
+        );
+        let types = || edges.iter().flat_map(|edge| &edge.types);
+        let in_state = |kind: &str, state: &str| types().filter(|of| of.kind == kind && of.progress() == state).count();
+        self.family(
+            "edges",
+            "Connected edges by how far they are with a type of resource",
+            kinds
+                .iter()
+                .flat_map(|kind| EDGE_PROGRESS.map(|state| (kind.label(), state)))
+                .map(|(kind, state)| (ByTypeAndState { r#type: kind.to_owned(), state }, size(in_state(kind, state)))),
         );
         let rejected = |kind: &str| {
             let types = edges.iter().flat_map(|edge| &edge.types).filter(|of| of.kind == kind);

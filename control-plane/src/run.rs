@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::ApiContext;
+use crate::api::{ApiContext, LocalEnvoy};
 use crate::clock::Clock;
 use crate::config::ConfigWatch;
 use crate::discovery::docker::{DockerProvider, DockerSettings};
@@ -85,7 +85,8 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     prober.metrics().register(&mut registry);
     let serving = ServerConfig { tls, ..ServerConfig::default() };
     metrics::connections(&serving.connections, &mut registry);
-    let context = ApiContext { observer, store: store.clone(), counted: Arc::new(registry) };
+    let local = LocalEnvoy::new(&admin);
+    let context = ApiContext { observer, store: store.clone(), counted: Arc::new(registry), envoy: local };
 
     let shutdown = CancellationToken::new();
     let mut tasks = Tasks::default();

@@ -20,7 +20,7 @@ pub mod status;
 pub mod explain;
 pub mod bootstrap;
 mod duration;
-mod suggest;
+pub mod suggest;
 mod time;
 #[cfg(test)]
 mod testing;

@@ -2,10 +2,13 @@
 //! contract (`tidegate/v1`): keys may be added, never renamed. Times are milliseconds since the Unix epoch, weights are basis
 //! points. Nothing here is a guess: what an edge has *accepted* is not said to be in effect.
 
+mod envoy;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::envoy::{DiffState, EnvoyConfig, EnvoyDiff, HeldResource, HeldState, ResourceDiff};
 use crate::rollout::Split;
 use crate::service::{InstanceView, ServiceView, VersionView};
 use crate::{Problem, Severity, State, Timestamp, VersionName, rollout};
@@ -54,12 +57,26 @@ pub struct ProviderStatus {
     pub problems: usize,
 }
 
+/// The connected Envoys.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Edges {
+    /// [`API_VERSION`].
+    pub api_version: String,
+    /// When this was looked at.
+    pub at: Timestamp,
+    /// Every one, oldest connection first.
+    pub edges: Vec<EdgeStatus>,
+}
+
 /// One connected Envoy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeStatus {
     /// The id that its bootstrap gives it.
     pub node: String,
+    /// The node's cluster, as its bootstrap says.
+    pub cluster: String,
     /// Name and version of its software, as it says.
     pub version: String,
     /// Where it connected from.
@@ -80,8 +97,45 @@ pub struct EdgeType {
     pub kind: String,
     /// How far it is.
     pub state: EdgeState,
+    /// What it wants of this kind.
+    pub subscribed: EdgeSubscription,
+    /// Changes up to this number were taken into account when it was last sent something.
+    pub sent_sequence: u64,
+    /// The newest change that it has acknowledged, with all before it that concern it.
+    pub accepted_sequence: u64,
+    /// Whether it was sent something that it has not answered yet.
+    pub in_flight: bool,
+    /// Whether it has acknowledged all that is published and concerns it.
+    pub synced: bool,
     /// What it refused, in its own words.
     pub rejected: Vec<EdgeRejection>,
+}
+
+/// The words of [`EdgeType::progress`].
+pub const EDGE_PROGRESS: [&str; 5] = ["synced", "in_flight", "stale", "rejected", "unwanted"];
+
+impl EdgeType {
+    /// How far it is, in one word: its state, where what is on its way and what is not yet are told apart.
+    #[must_use]
+    pub const fn progress(&self) -> &'static str {
+        match self.state {
+            EdgeState::Synced => "synced",
+            EdgeState::Stale if self.in_flight => "in_flight",
+            EdgeState::Stale => "stale",
+            EdgeState::Rejected => "rejected",
+            EdgeState::Unwanted => "unwanted",
+        }
+    }
+}
+
+/// What an edge wants of one kind of resource: `"everything"`, or `{"names": 3}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EdgeSubscription {
+    /// Whatever there is.
+    Everything,
+    /// So many resources, by name.
+    Names(usize),
 }
 
 /// How far an edge is.
@@ -104,6 +158,8 @@ pub enum EdgeState {
 pub struct EdgeRejection {
     /// The resource.
     pub name: String,
+    /// The version that it refused.
+    pub version: String,
     /// The edge's own words.
     pub message: String,
     /// When it refused.

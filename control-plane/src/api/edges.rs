@@ -2,7 +2,9 @@
 //! known here, and not said.
 
 use tidegate_core::problem::printable;
-use tidegate_core::status::{AcceptanceState, EdgeAcceptance, EdgeRejection, EdgeState, EdgeStatus, EdgeType};
+use tidegate_core::status::{
+    AcceptanceState, EdgeAcceptance, EdgeRejection, EdgeState, EdgeStatus, EdgeSubscription, EdgeType,
+};
 use tidegate_xds::{ClientStatus, ResourceType, Store, Subscribed, TypeStatus};
 
 use crate::clock::timestamp;
@@ -33,6 +35,7 @@ pub(crate) fn acceptance(store: &Store, resource_type: ResourceType, name: &str)
 fn edge(client: &ClientStatus) -> EdgeStatus {
     EdgeStatus {
         node: printable(&client.node.id),
+        cluster: printable(&client.node.cluster),
         version: printable(&client.node.user_agent),
         peer: client.peer.map(|peer| peer.to_string()),
         connected_at: timestamp(client.connected_at),
@@ -50,8 +53,21 @@ fn edge_type(status: &TypeStatus) -> EdgeType {
     };
     let rejected = status.rejected.iter().map(|rejection| EdgeRejection {
         name: printable(&rejection.name),
+        version: rejection.version.to_string(),
         message: printable(&rejection.message),
         at: timestamp(rejection.at),
     });
-    EdgeType { kind: status.resource_type.label().to_owned(), state, rejected: rejected.collect() }
+    EdgeType {
+        kind: status.resource_type.label().to_owned(),
+        state,
+        subscribed: match status.subscribed {
+            Subscribed::Everything => EdgeSubscription::Everything,
+            Subscribed::Names(names) => EdgeSubscription::Names(names),
+        },
+        sent_sequence: status.sent_sequence,
+        accepted_sequence: status.accepted_sequence,
+        in_flight: status.in_flight,
+        synced: status.synced,
+        rejected: rejected.collect(),
+    }
 }

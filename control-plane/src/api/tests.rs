@@ -1,11 +1,12 @@
 use http::Method;
 use tidegate_core::compile::Compiler;
-use tidegate_core::config::{Config, parse};
+use tidegate_core::config::{Admin, Config, parse};
 use tidegate_core::health::Verdict;
 use tidegate_core::instance::{
     Check, Claim, DEFAULT_DRAIN, Discovered, Hint, Instance, InstanceId, Membership, Phase, Update,
 };
-use tidegate_core::{Input, ProviderName, ServiceName, State as CoreState, VersionName};
+use tidegate_core::status::{EnvoyConfig, EnvoyDiff};
+use tidegate_core::{Input, ProviderName, ServiceName, State as CoreState, Timestamp, VersionName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
@@ -20,13 +21,19 @@ const CONFIG: &str = "services: { shop: { stable: { version: v1 }, canary: { ver
 struct World {
     target: Target,
     address: std::net::SocketAddr,
+    store: Store,
     tasks: JoinSet<()>,
     shutdown: CancellationToken,
 }
 
 impl World {
-    /// `None`: the provider has not answered yet.
+    /// `None`: the provider has not answered yet. There is no Envoy.
     async fn new(config: Config, containers: Option<Vec<Discovered>>) -> Self {
+        Self::beside(&Admin::Unix("/nowhere/envoy-admin.sock".to_owned()), config, containers).await
+    }
+
+    /// The same beside an Envoy.
+    async fn beside(admin: &Admin, config: Config, containers: Option<Vec<Discovered>>) -> Self {
         let clock = Clock::start();
         let (inbox, inputs) = mpsc::channel(64);
         let (probes, mut changes) = mpsc::channel(64);
@@ -55,9 +62,10 @@ impl World {
             while changes.recv().await.is_some() {}
             drop(inbox);
         });
-        let context = ApiContext { observer, store, counted: Arc::new(metrics::registry()) };
+        let envoy = LocalEnvoy::new(admin);
+        let context = ApiContext { observer, store: store.clone(), counted: Arc::new(metrics::registry()), envoy };
         tasks.spawn(serve(listener, context, shutdown.clone()));
-        Self { target: Target::Tcp(address.to_string()), address, tasks, shutdown }
+        Self { target: Target::Tcp(address.to_string()), address, store, tasks, shutdown }
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -119,7 +127,10 @@ async fn shop() -> World {
     let config = parse("tidegate.yaml", CONFIG).unwrap();
     let containers =
         vec![container("shop", "a", "v1", 2), container("shop", "b", "v1", 3), container("shop", "c", "v2", 4)];
-    let world = World::new(config, Some(containers)).await;
+    ready(World::new(config, Some(containers)).await).await
+}
+
+async fn ready(world: World) -> World {
     while world.get("/readyz").await.status != StatusCode::OK {
         tokio::task::yield_now().await;
     }
@@ -217,6 +228,7 @@ async fn metrics_are_openmetrics() {
         "tidegate_upstream_requests_total{service=\"shop\",version=\"v2\",outcome=\"error\"} 0",
         "tidegate_upstream_requests_in_progress{service=\"shop\",version=\"v1\"} 0",
         "tidegate_xds_edges 0",
+        "tidegate_edges{type=\"RTDS\",state=\"in_flight\"} 0",
     ] {
         assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");
     }
@@ -228,7 +240,7 @@ async fn metrics_are_openmetrics() {
 async fn strangers_are_refused_on_every_path() {
     let world = shop().await;
     let port = world.address.port();
-    for path in ["/v1/status", "/metrics", "/healthz", "/nothing"] {
+    for path in ["/v1/status", "/v1/envoy/config", "/v1/envoy/diff", "/metrics", "/healthz", "/nothing"] {
         let rebound =
             world.raw(&format!("GET {path} HTTP/1.1\r\nhost: evil.example:{port}\r\nconnection: close\r\n\r\n")).await;
         assert!(rebound.starts_with("HTTP/1.1 403"), "{path}: {rebound}");
@@ -262,4 +274,132 @@ async fn shutdown_ends_idle_connections() {
     tokio::time::timeout(Duration::from_secs(30), ended).await.unwrap();
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).await.unwrap();
+}
+
+/// An admin interface that answers as a recorded Envoy did, or with `forged`; and what it was asked.
+async fn recorded(forged: Option<(u16, &'static str)>) -> (Admin, mpsc::Receiver<String>, JoinSet<()>) {
+    let recording: serde_json::Value =
+        serde_json::from_str(include_str!("../envoy/testdata/delta.json")).expect("a recording");
+    let (asked, questions) = mpsc::channel(64);
+    let answer = move |request: axum::extract::Request| {
+        let (recording, asked) = (recording.clone(), asked.clone());
+        async move {
+            let question = format!("{} {}", request.method(), request.uri());
+            let answer = match request.uri().path() {
+                "/config_dump" => recording["configDump"].to_string(),
+                "/clusters" => recording["clusters"].to_string(),
+                _ => recording["runtime"].to_string(),
+            };
+            asked.send(question).await.unwrap();
+            match forged {
+                Some((status, body)) => (StatusCode::from_u16(status).unwrap(), body.to_owned()),
+                None => (StatusCode::OK, answer),
+            }
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let admin = Admin::Tcp(listener.local_addr().unwrap());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await.unwrap() });
+    (admin, questions, tasks)
+}
+
+#[tokio::test]
+async fn the_local_envoy_is_shown_as_it_says_and_asked_nothing_else() {
+    let (admin, mut questions, _envoy) = recorded(None).await;
+    let world = ready(World::beside(&admin, parse("tidegate.yaml", CONFIG).unwrap(), Some(Vec::new())).await).await;
+    let all: EnvoyConfig = serde_json::from_slice(&world.get("/v1/envoy/config").await.body).unwrap();
+    assert_eq!((all.node.as_str(), all.version.as_str()), ("edge", "envoy 1.40.0"));
+    assert!(all.resources.len() > 8 && all.resources.iter().all(|held| held.config.is_none()), "{all:?}");
+    let one: EnvoyConfig =
+        serde_json::from_slice(&world.get("/v1/envoy/config?type=cds&name=shop%2Fv1").await.body).unwrap();
+    let [held] = one.resources.as_slice() else { panic!("{one:?}") };
+    assert_eq!((held.kind.as_str(), held.version.as_deref()), ("CDS", Some("93527a9ab59ed98a")));
+    assert_eq!(held.config.as_ref().map(|config| &config["connect_timeout"]), Some(&json!("0.500s")));
+    let typo = world.get("/v1/envoy/config?name=shop%2Fv3").await;
+    assert_eq!(typo.status, StatusCode::NOT_FOUND);
+    assert!(String::from_utf8_lossy(&typo.body).contains("did you mean `shop/v"), "{typo:?}");
+    let odd = world.get("/v1/envoy/diff?type=%1bSDS").await;
+    assert_eq!(odd.status, StatusCode::BAD_REQUEST);
+    assert!(String::from_utf8_lossy(&odd.body).contains("the types are CDS, EDS, LDS, RDS, ECDS, RTDS"), "{odd:?}");
+    assert!(!odd.body.contains(&0x1b));
+    let mut asked = std::collections::BTreeSet::new();
+    while let Ok(question) = questions.try_recv() {
+        asked.insert(question);
+    }
+    let fixed = ["GET /clusters?format=json", "GET /config_dump?include_eds", "GET /runtime?format=json"];
+    assert_eq!(asked, fixed.map(ToOwned::to_owned).into());
+}
+
+#[tokio::test]
+async fn what_is_published_is_compared_with_the_local_envoy() {
+    let (admin, _questions, _envoy) = recorded(None).await;
+    let config = parse("tidegate.yaml", CONFIG).unwrap();
+    // The addresses of the recording's endpoints.
+    let containers = vec![container("shop", "a", "v1", 2), container("shop", "b", "v2", 4)];
+    let world = ready(World::beside(&admin, config, Some(containers)).await).await;
+    let diff: EnvoyDiff = serde_json::from_slice(&world.get("/v1/envoy/diff").await.body).unwrap();
+    assert!(!diff.connected && !diff.same);
+    assert!(diff.notes.iter().any(|note| note.contains("no edge `edge` is connected")), "{:?}", diff.notes);
+    let of = |kind: &str, name: &str| {
+        let found = diff.resources.iter().find(|of| of.kind == kind && of.name == name);
+        found.unwrap_or_else(|| panic!("no {kind} {name} in {diff:?}"))
+    };
+    use tidegate_core::status::DiffState::{Extra, OtherContent, OtherVersion, Same};
+    let web = of("LDS", "web");
+    let ours = world.store.version(ResourceType::Listener, "web").unwrap().to_string();
+    assert_eq!(
+        (web.state, web.intended.as_ref(), web.envoy.as_deref()),
+        (OtherVersion, Some(&ours), Some("845f9c14141978de"))
+    );
+    assert_eq!(of("LDS", "taken").state, Extra);
+    assert_eq!(of("RTDS", "tidegate").state, Same);
+    let endpoints = of("EDS", "shop/v2");
+    assert_eq!(endpoints.state, OtherContent);
+    let detail = endpoints.detail.as_deref().unwrap();
+    assert!(detail.contains("172.17.0.4:80 is missing") && detail.contains("172.17.0.3:8080 is extra"), "{detail}");
+    let only: EnvoyDiff = serde_json::from_slice(&world.get("/v1/envoy/diff?type=EDS").await.body).unwrap();
+    assert!(only.resources.len() == 2 && only.resources.iter().all(|of| of.kind == "EDS"), "{only:?}");
+}
+
+#[tokio::test]
+async fn an_envoy_that_cannot_be_asked_is_a_bad_gateway_with_a_cure() {
+    let world = shop().await;
+    for path in ["/v1/envoy/config", "/v1/envoy/diff"] {
+        let answer = world.get(path).await;
+        assert_eq!(answer.status, StatusCode::BAD_GATEWAY, "{answer:?}");
+        let said: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert!(said["error"].as_str().unwrap().contains("cannot connect to unix:/nowhere/envoy-admin.sock"), "{said}");
+        assert!(said["cure"].as_str().unwrap().contains("`edge.admin` of tidegate.yaml, now unix:/nowhere"), "{said}");
+    }
+    for (status, body, reason) in
+        [(404, "", "answered 404 to /"), (200, "<html>", "cannot be read"), (200, "{\"configs\": 7}", "cannot be read")]
+    {
+        let (admin, _questions, _envoy) = recorded(Some((status, body))).await;
+        let world = World::beside(&admin, Config::default(), None).await;
+        let answer = world.get("/v1/envoy/config").await;
+        assert_eq!(answer.status, StatusCode::BAD_GATEWAY, "{answer:?}");
+        assert!(String::from_utf8_lossy(&answer.body).contains(reason), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_dump_without_end_is_cut_off() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let admin = Admin::Tcp(listener.local_addr().unwrap());
+    let mut envoy = JoinSet::new();
+    envoy.spawn(async move {
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 100000000000\r\n\r\n";
+        let mut senders = JoinSet::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            senders.spawn(async move {
+                let _ = stream.write_all(head.as_bytes()).await;
+                while stream.write_all(&[b' '; 1 << 16]).await.is_ok() {}
+            });
+        }
+    });
+    let world = World::beside(&admin, Config::default(), None).await;
+    let answer = world.get("/v1/envoy/config").await;
+    assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
+    assert!(String::from_utf8_lossy(&answer.body).contains("is larger than 64 MiB"), "{answer:?}");
 }

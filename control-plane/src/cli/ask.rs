@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use http::Method;
+use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -48,6 +48,8 @@ pub(super) enum AskError {
     Unreachable { api: Api, reason: String },
     /// What was asked for does not exist, or cannot be said now.
     Refused { error: String, cure: String },
+    /// The control plane answers, but whom it would have to ask, an Envoy or a part of itself, does not.
+    Beyond { error: String, cure: String },
     /// The answer cannot be understood.
     Strange { reason: String },
 }
@@ -59,7 +61,7 @@ impl fmt::Display for AskError {
                 f,
                 "error: no control plane answers at {api}\n  reason: {reason}\n  help: start it with `tidegate run` or `tidegate up`, or name it with `--api`"
             ),
-            Self::Refused { error, cure } => write!(f, "error: {error}\n  help: {cure}"),
+            Self::Refused { error, cure } | Self::Beyond { error, cure } => write!(f, "error: {error}\n  help: {cure}"),
             Self::Strange { reason } => write!(
                 f,
                 "error: the answer cannot be read: {reason}\n  help: use the `tidegate` of the same version as the control plane, or `-o json`"
@@ -71,7 +73,7 @@ impl fmt::Display for AskError {
 impl AskError {
     const fn outcome(&self) -> Outcome {
         match self {
-            Self::Unreachable { .. } | Self::Strange { .. } => Outcome::Unreachable,
+            Self::Unreachable { .. } | Self::Beyond { .. } | Self::Strange { .. } => Outcome::Unreachable,
             Self::Refused { .. } => Outcome::ProblemFound,
         }
     }
@@ -112,7 +114,10 @@ pub(super) async fn get<T: DeserializeOwned>(api: &Api, path: &str) -> Result<An
     if !answer.status.is_success() {
         let Refusal { error, cure } = serde_json::from_slice(&answer.body)
             .map_err(|_| strange(format!("{api} answered {}, and is perhaps no tidegate", answer.status)))?;
-        return Err(AskError::Refused { error, cure });
+        return Err(match answer.status {
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => AskError::Beyond { error, cure },
+            _ => AskError::Refused { error, cure },
+        });
     }
     let value = serde_json::from_slice(&answer.body).map_err(|error| strange(error.to_string()))?;
     Ok(Answer { value, json: answer.body.to_vec() })

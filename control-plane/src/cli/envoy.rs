@@ -1,4 +1,9 @@
-//! `envoy bootstrap` prints what an edge starts with; `envoy exec` is how `up` starts one that does not outlive it.
+//! What concerns Envoy itself: `envoy bootstrap` prints what an edge starts with, `envoy exec` is how `up` starts one that does
+//! not outlive it, and `envoy ls`, `config` and `diff` ask the control plane.
+
+mod config;
+mod diff;
+mod ls;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -10,9 +15,23 @@ use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use tidegate_core::bootstrap::{self, BootstrapOptions, EdgeTls};
 use tidegate_core::config::{Admin, Config};
 
+pub(super) use self::config::config;
+pub(super) use self::diff::diff;
+pub(super) use self::ls::ls;
 use super::{BootstrapArgs, Outcome, Output, TlsArgs, draw, start};
 use crate::options::config_file;
-use crate::{config, tls};
+use crate::tls;
+
+/// The types of resources, in the order of their columns.
+pub(super) const TYPES: [&str; 6] = ["CDS", "EDS", "LDS", "RDS", "ECDS", "RTDS"];
+
+/// A path with those parameters that have a value.
+fn query(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
+    let encoded = |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC);
+    let given = parameters.iter().filter_map(|(name, value)| value.map(|value| format!("{name}={}", encoded(value))));
+    let given: Vec<String> = given.collect();
+    if given.is_empty() { path.to_owned() } else { format!("{path}?{}", given.join("&")) }
+}
 
 pub(super) fn parse_admin(text: &str) -> Result<Admin, String> {
     if let Some(path) = text.strip_prefix("unix:") {
@@ -39,7 +58,7 @@ impl TlsArgs {
 }
 
 pub(super) fn bootstrap(args: &BootstrapArgs, output: Output) -> Outcome {
-    let config = match config::load(config_file(args.config.clone()).as_deref()) {
+    let config = match crate::config::load(config_file(args.config.clone()).as_deref()) {
         Ok(config) => config,
         Err(problems) => {
             for problem in problems {

@@ -127,7 +127,7 @@ fn share(version: &VersionStatus) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_core::status::{EdgeRejection, EdgeType, ProviderStatus, Role};
+    use tidegate_core::status::{EdgeRejection, EdgeSubscription, EdgeType, ProviderStatus, Role};
     use tidegate_core::{Code, Problem, Timestamp};
 
     use super::*;
@@ -143,8 +143,17 @@ mod tests {
             total: 2,
             instances: Vec::new(),
         };
-        let rejected = EdgeRejection { name: "web".to_owned(), message: "no".to_owned(), at };
-        let kind = |kind: &str, state, rejected| EdgeType { kind: kind.to_owned(), state, rejected };
+        let rejected = EdgeRejection { name: "web".to_owned(), version: "v".to_owned(), message: "no".to_owned(), at };
+        let kind = |kind: &str, state, rejected| EdgeType {
+            kind: kind.to_owned(),
+            state,
+            subscribed: EdgeSubscription::Everything,
+            sent_sequence: 2,
+            accepted_sequence: 1,
+            in_flight: false,
+            synced: false,
+            rejected,
+        };
         let status = Status {
             api_version: "tidegate/v1".to_owned(),
             at,
@@ -160,6 +169,7 @@ mod tests {
             }],
             edges: vec![EdgeStatus {
                 node: "edge".to_owned(),
+                cluster: "tidegate".to_owned(),
                 version: "envoy 1.40.0".to_owned(),
                 peer: None,
                 connected_at: Timestamp::from_millis(40_000),

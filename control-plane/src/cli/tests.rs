@@ -29,6 +29,9 @@ fn commands_and_their_options_are_understood() {
         "tidegate envoy bootstrap --node-id e1 --admin unix:/run/x.sock",
         "tidegate envoy bootstrap --xds-address 10.0.0.1:7 --tls-cert c --tls-key k --tls-ca a --tls-server-name tidegate",
         "tidegate envoy load -w",
+        "tidegate envoy ls -w",
+        "tidegate envoy diff --type rtds -o json",
+        "tidegate envoy config --type CDS shop/v1",
         "tidegate envoy exec --parent 7 -- envoy -c x --base-id 3",
         "tidegate version",
     ] {
@@ -48,6 +51,7 @@ fn wrong_usage_ends_with_two_and_a_suggestion() {
         ("tidegate envoy bootstrap --tls-key k --tls-ca a", ErrorKind::MissingRequiredArgument),
         ("tidegate up --tls-server-name tidegate", ErrorKind::MissingRequiredArgument),
         ("tidegate envoy bootstrap --xds-address tidegate:1", ErrorKind::ValueValidation),
+        ("tidegate envoy diff --type SDS", ErrorKind::InvalidValue),
         ("tidegate -o xml ps", ErrorKind::InvalidValue),
     ] {
         let error = parse(line).unwrap_err();

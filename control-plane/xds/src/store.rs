@@ -3,6 +3,7 @@
 //! is slow lags with its cursor and later gets the newest state, merged: there is no queue that it could fill.
 
 pub(crate) mod index;
+mod listing;
 mod snapshot;
 pub(crate) mod table;
 pub(crate) mod view;
@@ -207,13 +208,6 @@ impl Store {
             bytes: entry.encoded.message().len(),
             committed_at: self.wall(entry.committed),
         })
-    }
-
-    /// The names that are published to a group, in order; none for a group that does not exist.
-    pub fn names(&self, group: &Group, resource_type: ResourceType) -> Vec<Arc<str>> {
-        let views = self.views();
-        let names = views.get(group).map(|view| view.tables().table(resource_type).names());
-        names.unwrap_or_default().into_iter().collect()
     }
 
     /// The encoded message of a resource that is published to the default group, as clients get it.
