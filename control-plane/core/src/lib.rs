@@ -19,6 +19,7 @@ pub mod compile;
 pub mod status;
 pub mod explain;
 pub mod bootstrap;
+mod words;
 mod duration;
 mod suggest;
 mod time;
