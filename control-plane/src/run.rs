@@ -20,6 +20,7 @@ use crate::api::ApiContext;
 use crate::clock::Clock;
 use crate::config::ConfigWatch;
 use crate::discovery::docker::{DockerProvider, DockerSettings};
+use crate::discovery::file::FileProvider;
 use crate::options::{DEFAULT_CONFIG, RunOptions};
 use crate::probe::Prober;
 use crate::reconcile::Reconcile;
@@ -56,13 +57,20 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let store = Store::new();
     let (inbox, inputs) = mpsc::channel(INBOX);
     let (probes, probe_changes) = mpsc::channel(PROBES);
-    let state = State::new(config.clone(), [ProviderName::docker()], 0);
+    let docker = config.docker.enabled.then(|| DockerProvider::new(docker_settings(&config)));
+    let file = config.file.as_deref().map(FileProvider::new);
+    let required = docker.iter().map(|_| ProviderName::docker()).chain(file.iter().map(|_| ProviderName::file()));
+    let state = State::new(config.clone(), required, 0);
     let compiler = Compiler::new(code.to_owned());
     let (reconcile, observer) = Reconcile::new(state, compiler, store.clone(), clock, inputs, probes);
-    let docker = DockerProvider::new(docker_settings(&config));
     let prober = Prober::new(clock);
     let mut registry = metrics::registry();
-    docker.stats().register(&mut registry);
+    if let Some(docker) = &docker {
+        docker.stats().register(&mut registry);
+    }
+    if let Some(file) = &file {
+        file.stats().register(&mut registry);
+    }
     prober.metrics().register(&mut registry);
     let context = ApiContext { observer, store: store.clone(), counted: Arc::new(registry) };
 
@@ -70,7 +78,12 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let mut tasks = Tasks::default();
     tasks.spawn("reconcile", reconcile.run(shutdown.clone()));
     tasks.spawn("prober", prober.run(probe_changes, inbox.clone(), shutdown.clone()));
-    tasks.spawn("docker provider", docker.run(inbox.clone(), clock, shutdown.clone()));
+    if let Some(docker) = docker {
+        tasks.spawn("docker provider", docker.run(inbox.clone(), clock, shutdown.clone()));
+    }
+    if let Some(file) = file {
+        tasks.spawn("file provider", file.run(inbox.clone(), clock, shutdown.clone()));
+    }
     tasks.spawn("edges", edges::watch(store.clone(), inbox.clone(), shutdown.clone()));
     tasks.spawn("filter's heartbeat", heartbeat::watch(admin, inbox.clone(), shutdown.clone()));
     tasks.spawn("API", api::serve(api, context, shutdown.clone()));
@@ -85,13 +98,13 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         Ok(tidegate_xds::serve(store, xds, ServerConfig::default(), stop.cancelled_owned()).await?)
     });
     drop(inbox);
-    tracing::info!(xds = %config.xds, api = %config.api, docker = %config.docker, "control plane started");
+    tracing::info!(xds = %config.xds, api = %config.api, docker = ?config.docker, file = config.file, "control plane started");
     tasks.until_stopped(&shutdown).await
 }
 
 fn docker_settings(config: &Config) -> DockerSettings {
     DockerSettings {
-        endpoint: config.docker.clone(),
+        endpoint: config.docker.endpoint.clone(),
         placement: Placement { network: config.edge.network.clone() },
         ..DockerSettings::default()
     }

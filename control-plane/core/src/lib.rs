@@ -8,6 +8,7 @@ pub mod instance;
 pub mod container;
 pub mod labels;
 pub mod config;
+pub mod instances_file;
 pub mod input;
 pub mod catalog;
 mod claims;

@@ -36,7 +36,10 @@ fn screen(seen: &Status) -> String {
     text.push_str(&edges(seen));
     text.push('\n');
     if seen.services.is_empty() {
-        text.push_str("no services: start a container with the label `tidegate.enable=true`\n");
+        text.push_str(
+            "no services: start a container with the label `tidegate.enable=true`, or write an entry into a file of \
+             `providers.file.path`\n",
+        );
     } else {
         text.push_str(&services(&seen.services));
     }

@@ -1,4 +1,4 @@
-//! `validate FILE`: the checks of `run`, offline.
+//! `validate FILE`: the checks of `run`, offline; those of the instances that the file names, too.
 
 use std::path::Path;
 
@@ -6,10 +6,13 @@ use serde_json::json;
 use tidegate_core::status::API_VERSION;
 
 use super::{Outcome, Output, draw};
-use crate::config;
+use crate::{config, discovery};
 
 pub(super) fn validate(file: &Path, output: Output) -> Outcome {
-    let problems = config::load(Some(file)).err().unwrap_or_default();
+    let problems = match config::load(Some(file)) {
+        Ok(config) => config.file.map(|path| discovery::file::problems(Path::new(&path))).unwrap_or_default(),
+        Err(problems) => problems,
+    };
     let outcome = if problems.is_empty() { Outcome::Well } else { Outcome::ProblemFound };
     match output {
         Output::Json => {
