@@ -2,23 +2,17 @@
 //! cannot be read changes nothing, and says what is wrong where.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use notify::{RecursiveMode, Watcher};
 use tidegate_core::config::{Config, parse};
 use tidegate_core::{Code, Input, Problem};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::watch::Watch;
+
 /// The name under which the file's problems are reported.
 pub const PART: &str = "config";
-
-/// Editors write in several steps (truncate, write, rename over): the file is read when nothing happened to it for so long.
-const QUIET: Duration = Duration::from_millis(50);
-
-/// A watch can fail silently (network file systems, bind mounts of a single file): the file is looked at this often, too.
-const LOOK: Duration = Duration::from_secs(2);
 
 /// Reads the file; without one, the defaults.
 ///
@@ -56,26 +50,10 @@ impl ConfigWatch {
 
     /// Runs until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        // One slot: that something happened is all there is to know.
-        let (changed, mut changes) = mpsc::channel(1);
         let name = self.path.file_name().map(ToOwned::to_owned);
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Reading the file is an event, too, and must not lead to reading it again.
-            let ours =
-                event.is_ok_and(|e| !e.kind.is_access() && e.paths.iter().any(|p| p.file_name() == name.as_deref()));
-            if ours {
-                let _ = changed.try_send(());
-            }
-        });
         // The directory, not the file: a rename over it is a new file.
         let directory = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let _watcher = match watcher.and_then(|mut w| w.watch(directory, RecursiveMode::NonRecursive).map(|()| w)) {
-            Ok(watcher) => Some(watcher),
-            Err(error) => {
-                tracing::warn!(%error, "the configuration file cannot be watched; it is looked at every {LOOK:?}");
-                None
-            }
-        };
+        let mut watch = Watch::new(&[directory], move |path| path.file_name() == name.as_deref());
         let mut hangup = signal(SignalKind::hangup()).ok();
         let mut known = std::fs::read(&self.path).ok();
         // It may have changed since it was read at start.
@@ -85,12 +63,8 @@ impl ConfigWatch {
         loop {
             let asked = tokio::select! {
                 () = shutdown.cancelled() => return,
-                Some(()) = changes.recv() => {
-                    while tokio::time::timeout(QUIET, changes.recv()).await.is_ok_and(|more| more.is_some()) {}
-                    false
-                }
+                () = watch.changed() => false,
                 Some(()) = recv(&mut hangup) => true,
-                () = tokio::time::sleep(LOOK) => false,
             };
             let now = std::fs::read(&self.path).ok();
             if now == known && !asked {

@@ -17,6 +17,9 @@ use crate::clock::Clock;
 /// answered meanwhile.
 const BATCH: usize = 256;
 
+/// Instances whose flips one round logs one by one: with 100,000 at start, the log would take longer than the rest.
+const LOGGED: usize = 1_000;
+
 /// When a service's newest resources were committed to the xDS store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Publication {
@@ -157,7 +160,13 @@ impl Reconcile {
     fn round(&mut self) {
         let now = self.clock.now();
         let Settled { services, edge, flips } = self.state.settle(now);
-        for flip in flips {
+        if flips.len() > LOGGED {
+            tracing::info!(
+                flips = flips.len(),
+                "many instances became ready or not; the first {LOGGED} of them follow"
+            );
+        }
+        for flip in flips.into_iter().take(LOGGED) {
             tracing::info!(
                 service = %flip.service,
                 version = %flip.version,

@@ -20,6 +20,7 @@ use crate::api::{ApiContext, LocalEnvoy};
 use crate::clock::Clock;
 use crate::config::ConfigWatch;
 use crate::discovery::docker::{DockerProvider, DockerSettings};
+use crate::discovery::file::FileProvider;
 use crate::last_known_good::LastKnownGood;
 use crate::options::{DEFAULT_CONFIG, RunOptions};
 use crate::probe::Prober;
@@ -71,17 +72,24 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let (inbox, inputs) = mpsc::channel(INBOX);
     let (probes, probe_changes) = mpsc::channel(PROBES);
     let (commits, committed) = watch::channel(0);
+    let docker = config.docker.enabled.then(|| DockerProvider::new(docker_settings(&config)));
+    let file = config.file.as_deref().map(FileProvider::new);
+    let required = docker.iter().map(|_| ProviderName::docker()).chain(file.iter().map(|_| ProviderName::file()));
     let mut last_known_good = LastKnownGood::new(&options.state_dir);
-    let mut state = State::new(config.clone(), [ProviderName::docker()], 0);
+    let mut state = State::new(config.clone(), required, 0);
     if let Some(kept_at) = last_known_good.restore(&store) {
         state = state.serving_kept(kept_at);
     }
     let compiler = Compiler::new(code.to_owned());
     let (reconcile, observer) = Reconcile::new(state, compiler, store.clone(), clock, inputs, probes, commits);
-    let docker = DockerProvider::new(docker_settings(&config));
     let prober = Prober::new(clock);
     let mut registry = metrics::registry();
-    docker.stats().register(&mut registry);
+    if let Some(docker) = &docker {
+        docker.stats().register(&mut registry);
+    }
+    if let Some(file) = &file {
+        file.stats().register(&mut registry);
+    }
     prober.metrics().register(&mut registry);
     let serving = ServerConfig { tls, ..ServerConfig::default() };
     metrics::connections(&serving.connections, &mut registry);
@@ -93,7 +101,12 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     tasks.spawn("reconcile", reconcile.run(shutdown.clone()));
     tasks.spawn("last known good", last_known_good.run(store.clone(), committed, inbox.clone(), shutdown.clone()));
     tasks.spawn("prober", prober.run(probe_changes, inbox.clone(), shutdown.clone()));
-    tasks.spawn("docker provider", docker.run(inbox.clone(), clock, shutdown.clone()));
+    if let Some(docker) = docker {
+        tasks.spawn("docker provider", docker.run(inbox.clone(), clock, shutdown.clone()));
+    }
+    if let Some(file) = file {
+        tasks.spawn("file provider", file.run(inbox.clone(), clock, shutdown.clone()));
+    }
     tasks.spawn("edges", edges::watch(store.clone(), inbox.clone(), shutdown.clone()));
     tasks.spawn("filter's heartbeat", heartbeat::watch(admin, inbox.clone(), shutdown.clone()));
     tasks.spawn("API", api::serve(api, context, shutdown.clone()));
@@ -116,13 +129,19 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         Ok(tidegate_xds::serve(store, xds, serving, stop.cancelled_owned()).await?)
     });
     drop(inbox);
-    tracing::info!(xds = %config.xds.address, api = %config.api, docker = %config.docker, "control plane started");
+    tracing::info!(
+        xds = %config.xds.address,
+        api = %config.api,
+        docker = ?config.docker,
+        file = config.file,
+        "control plane started"
+    );
     tasks.until_stopped(&shutdown).await
 }
 
 fn docker_settings(config: &Config) -> DockerSettings {
     DockerSettings {
-        endpoint: config.docker.clone(),
+        endpoint: config.docker.endpoint.clone(),
         placement: Placement { network: config.edge.network.clone() },
         ..DockerSettings::default()
     }

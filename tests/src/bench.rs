@@ -1,5 +1,7 @@
-//! Measurements on real containers: how long discovery takes, and what the filter costs. Figures come as ratios within one run
+//! Measurements on real containers: how long discovery takes, and what the filter costs; and of files at scale. Figures come as ratios within one run
 //! wherever the machine would speak louder than the code.
+
+mod files;
 
 use std::{fs, net::SocketAddr, path::Path, process::Command, time::Duration};
 
@@ -43,6 +45,8 @@ pub async fn run(say: impl Fn(&str)) -> Result<Vec<Row>> {
     // A network of its own: a bridge address that was just asked for in vain takes a while to answer.
     let network = engine.network("bench").await?;
     let mut rows = Vec::new();
+    say("files: 10,000 services of ten instances, and one edit");
+    rows.extend(files::run().await?);
     say("discovery: docker run to the first 200, docker kill to the endpoint's end, a weight's way");
     rows.extend(discovery(&engine, &network).await?);
     say("the filter: none, off on the route, sticky canary, in turn");

@@ -1,14 +1,17 @@
 //! An edge as a user has it: a control plane on free ports and an Envoy with tidegate's bootstrap, over an engine whose
-//! containers it serves.
+//! containers it serves, or over files of instances, which may be [`Local`] ones, without any engine.
 
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    path::Path,
+    process::Command,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
 
 use crate::{
     client::{Answer, Request},
@@ -17,7 +20,8 @@ use crate::{
     load::{Ask, Load, Report},
     poll::{SOON, until},
     ports,
-    tidegate::{Cli, Tidegate},
+    process::Process,
+    tidegate::{self, Cli, Tidegate},
 };
 
 /// A container of one version of a service on `SERVICE.localhost`, whose `/ready` is checked every 200 ms.
@@ -40,6 +44,37 @@ pub fn host(service: &str) -> String {
     format!("{service}.localhost")
 }
 
+/// The sample backend as a process on loopback, for files to name.
+pub struct Local {
+    pub process: Process,
+    pub address: SocketAddr,
+    _directory: TempDir,
+}
+
+impl Local {
+    /// Starts it and waits until it answers; it says that it is this version of this service.
+    pub async fn start(service: &str, version: &str) -> Result<Self> {
+        let (directory, address) = (tempfile::tempdir()?, ports::free()?);
+        let mut command = Command::new(tidegate::locate_sample()?);
+        command.env("ADDRESS", address.ip().to_string()).env("PORT", address.port().to_string());
+        command.env("SERVICE", service).env("VERSION", version);
+        let mut process = Process::spawn("sample", &mut command, directory.path())?;
+        let ready = Request::get(address, "/ready");
+        process.until(SOON, "the sample's answer", async || ready.clone().send().await.map(drop)).await?;
+        Ok(Self { process, address, _directory: directory })
+    }
+
+    /// Its entry in a file of instances, in one line: a version of a service on `SERVICE.localhost`, checked as [`backend`]s are.
+    pub fn entry(&self, service: &str, version: &str) -> String {
+        format!(
+            "- {{ service: {service}, version: {version}, host: {}, address: \"{}\", \
+             check: {{ type: http, path: /ready, interval: 200ms }} }}\n",
+            host(service),
+            self.address
+        )
+    }
+}
+
 /// A control plane with its Envoy.
 pub struct Edge {
     // In this order: the one that sends requests goes first.
@@ -58,20 +93,21 @@ struct Settings {
     listener: SocketAddr,
     xds: SocketAddr,
     api: SocketAddr,
-    docker: String,
+    /// The YAML below the key `providers:`, in one line.
+    providers: String,
 }
 
 impl Settings {
-    fn free(docker: String) -> Result<Self> {
-        Ok(Self { listener: ports::free()?, xds: ports::free()?, api: ports::free()?, docker })
+    fn free(providers: String) -> Result<Self> {
+        Ok(Self { listener: ports::free()?, xds: ports::free()?, api: ports::free()?, providers })
     }
 
     /// `services` is the YAML below the key `services:`, in one line.
     fn with(&self, services: &str) -> String {
-        let Self { listener, xds, api, docker } = self;
+        let Self { listener, xds, api, providers } = self;
         format!(
             "edge: {{ listeners: [ {{ name: web, address: \"{listener}\" }} ] }}\nxds: {{ address: \"{xds}\" }}\n\
-             api: {{ address: \"{api}\" }}\nproviders: {{ docker: {{ endpoint: \"{docker}\" }} }}\nservices: {services}\n"
+             api: {{ address: \"{api}\" }}\nproviders: {providers}\nservices: {services}\n"
         )
     }
 }
@@ -94,7 +130,19 @@ impl Edge {
 
     /// The same over whatever answers at `docker`, as `providers.docker.endpoint` takes it.
     pub async fn start_at(docker: &str, services: &str, arguments: &[&str], concurrency: u32) -> Result<Self> {
-        let settings = Settings::free(docker.to_owned())?;
+        let docker = format!("{{ docker: {{ endpoint: \"{docker}\" }} }}");
+        Self::start_from(docker, services, arguments, concurrency).await
+    }
+
+    /// Without Docker, over the files of instances at this path: a directory or one file, which need not exist yet, but Envoy is
+    /// not live before it does.
+    pub async fn on_files(path: &Path, services: &str) -> Result<Self> {
+        let providers = format!("{{ docker: {{ enabled: false }}, file: {{ path: \"{}\" }} }}", path.display());
+        Self::start_from(providers, services, &[], 2).await
+    }
+
+    async fn start_from(providers: String, services: &str, arguments: &[&str], concurrency: u32) -> Result<Self> {
+        let settings = Settings::free(providers)?;
         let command: Vec<String> = ["run"].iter().chain(arguments).map(ToString::to_string).collect();
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
         let mut tidegate = Tidegate::start(&words, &settings.with(services), &[])?;

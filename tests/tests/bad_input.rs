@@ -528,7 +528,7 @@ async fn a_question_nobody_can_answer_says_why() -> Result<()> {
     let typo = format!("{service}d");
     let asked = edge.cli().run(["explain", &typo]).await?;
     ensure!(
-        asked.code == 1 && asked.stderr.contains(&format!("there is no service or container `{typo}`")),
+        asked.code == 1 && asked.stderr.contains(&format!("there is no service, container or entry `{typo}`")),
         "{asked:?}"
     );
     ensure!(asked.stderr.contains(&format!("did you mean `{service}`?")), "{asked:?}");

@@ -9,12 +9,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use tempfile::TempDir;
 use tidegate_core::{
     Code, Problem, Timestamp,
     container::Container,
     instance::{Hint, Phase},
+    instances_file,
     labels::{self, Placement, SCHEMA, Sighting},
 };
 use tidegate_tests::{
@@ -133,8 +134,17 @@ async fn yaml_examples_are_valid_or_fail_as_shown() -> Result<()> {
         if block.marker.as_deref() == Some("compose") {
             continue;
         }
+        if block.marker.as_deref() == Some("instances") {
+            let reading = instances_file::read("instances.yaml", &block.text);
+            let reading = reading.map_err(|problem| anyhow!("{}: {problem}", block.place()))?;
+            ensure!(reading.problems.is_empty(), "{}: {:#?}", block.place(), reading.problems);
+            validated += 1;
+            continue;
+        }
         let directory = tempfile::tempdir()?;
         fs::write(directory.path().join("tidegate.yaml"), &block.text)?;
+        // What examples name.
+        fs::create_dir(directory.path().join("instances"))?;
         let cli = Cli { directory: Some(directory.path().to_owned()), ..Cli::default() };
         let output = cli.run(["validate", "tidegate.yaml"]).await?;
         let place = block.place();
@@ -161,7 +171,7 @@ fn every_key_of_the_configuration_is_documented_and_known() -> Result<()> {
         .collect();
     // An unknown key of each mapping is told all that are known.
     let mapping = "services: { s: { stable: { x: 1 }, canary: { x: 1, sessionAffinity: { x: 1 } }, x: 1 } }\n\
-                   edge: { x: 1 }\nxds: { tls: { x: 1 }, x: 1 }\napi: { x: 1 }\nproviders: { docker: { x: 1 }, x: 1 }\n";
+                   edge: { x: 1 }\nxds: { tls: { x: 1 }, x: 1 }\napi: { x: 1 }\nproviders: { docker: { x: 1 }, file: { x: 1 }, x: 1 }\n";
     let problems = tidegate_core::config::parse("f", mapping).expect_err("it is invalid");
     let mut checked = 0;
     for problem in problems {
@@ -175,6 +185,23 @@ fn every_key_of_the_configuration_is_documented_and_known() -> Result<()> {
         }
     }
     ensure!(checked >= keys.len(), "{checked} keys were checked and {} are documented", keys.len());
+    Ok(())
+}
+
+#[test]
+fn every_word_of_an_entry_is_documented_and_known() -> Result<()> {
+    let rows = rows(&document("docs/files.md")?);
+    let documented: BTreeSet<&str> = rows.iter().filter_map(|row| quoted(row.first()?).next()).collect();
+    // An unknown word is told all that are known.
+    let reading = instances_file::read("f", "- { zzzzzzzzz: 1, check: { zzzzzzzzz: 1 } }");
+    let mut known = BTreeSet::new();
+    for problem in reading.map_err(|problem| anyhow!("{problem}"))?.problems {
+        let Some(place) = problem.reason.strip_prefix("there is no key `zzzzzzzzz` in ") else { continue };
+        let prefix = if place == "`check`" { "check." } else { "" };
+        known.extend(problem.cure.trim_start_matches("the keys are ").split(", ").map(|key| format!("{prefix}{key}")));
+    }
+    ensure!(known.remove("check"), "a check is known");
+    assert_eq!(documented.into_iter().map(str::to_owned).collect::<BTreeSet<_>>(), known);
     Ok(())
 }
 

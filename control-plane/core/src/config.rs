@@ -1,8 +1,8 @@
 //! `tidegate.yaml`, validated: [`parse`] reads the whole file and returns either a [`Config`] or every problem in it, each with
 //! line, column and cure. Nothing in it is guessed, and an unknown key is an error.
 
-mod reader;
-mod tree;
+pub(crate) mod reader;
+pub(crate) mod tree;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 pub use tidegate_filter_core::HashOn;
 
+pub use self::tree::Place;
 use crate::{Code, Problem, ServiceName, VersionName};
 
 /// Where the edge listens unless the file says otherwise.
@@ -39,8 +40,10 @@ pub struct Config {
     pub load_report_interval: Duration,
     /// Where the API is served.
     pub api: SocketAddr,
-    /// The Docker engine: `unix:///PATH` or `tcp://HOST:PORT`.
-    pub docker: String,
+    /// The Docker engine as a source of instances.
+    pub docker: Docker,
+    /// A file of instances, or a directory of such files; relative to the working directory. `None`: none are read.
+    pub file: Option<String>,
     /// What is declared about services.
     pub services: BTreeMap<ServiceName, ServiceConfig>,
 }
@@ -86,6 +89,16 @@ impl Xds {
             Problem::error(Code::OpenXds, subject, reason, effect, cure)
         })
     }
+}
+
+/// The Docker engine as a source of instances.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Docker {
+    /// Whether it is one; never false without a file of instances.
+    pub enabled: bool,
+    /// `unix:///PATH` or `tcp://HOST:PORT`.
+    pub endpoint: String,
 }
 
 /// What an edge is.
@@ -164,7 +177,8 @@ impl Default for Config {
             xds: Xds { address: DEFAULT_XDS, tls: None },
             load_report_interval: DEFAULT_LOAD_REPORT_INTERVAL,
             api: DEFAULT_API,
-            docker: DEFAULT_DOCKER.to_owned(),
+            docker: Docker { enabled: true, endpoint: DEFAULT_DOCKER.to_owned() },
+            file: None,
             services: BTreeMap::new(),
         }
     }
@@ -184,8 +198,14 @@ impl Config {
         if self.api != other.api {
             keys.push("api.address");
         }
-        if self.docker != other.docker {
+        if self.docker.enabled != other.docker.enabled {
+            keys.push("providers.docker.enabled");
+        }
+        if self.docker.endpoint != other.docker.endpoint {
             keys.push("providers.docker.endpoint");
+        }
+        if self.file != other.file {
+            keys.push("providers.file.path");
         }
         if self.edge.network != other.edge.network {
             keys.push("edge.network");

@@ -85,7 +85,7 @@ impl fmt::Display for StageState {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubjectError {
     /// Nothing has it.
-    #[error("there is no service or container `{subject}`")]
+    #[error("there is no service, container or entry `{subject}`")]
     Unknown {
         /// What was asked for, fit for a terminal.
         subject: String,

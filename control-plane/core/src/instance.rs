@@ -24,7 +24,7 @@ pub struct InstanceId {
 }
 
 impl InstanceId {
-    /// The first twelve characters of the container's id, as Docker shows it.
+    /// The container's or entry's [short id](short_id).
     #[must_use]
     pub fn short(&self) -> &str {
         short_id(&self.container)
@@ -33,14 +33,45 @@ impl InstanceId {
 
 impl fmt::Display for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.short(), self.address)
+        match entry(&self.container) {
+            // It ends with the address.
+            Some(entry) => f.write_str(entry),
+            None => write!(f, "{}@{}", self.short(), self.address),
+        }
     }
 }
 
-/// The first twelve characters of a container's id, as Docker shows it.
+/// What an entry is: the id of one is `PROVIDER:ENTRY`, that of a container has no colon.
+fn entry(id: &str) -> Option<&str> {
+    id.split_once(':').map(|(_, entry)| entry)
+}
+
+/// Whether an id is that of an entry of a file or registry.
+#[must_use]
+pub fn is_entry(id: &str) -> bool {
+    entry(id).is_some()
+}
+
+/// What has that id, in a word.
+#[must_use]
+pub fn noun(id: &str) -> &'static str {
+    if is_entry(id) { "entry" } else { "container" }
+}
+
+/// The first twelve characters of a container's id, as Docker shows it; `SERVICE/VERSION@ADDRESS` of an entry.
 #[must_use]
 pub fn short_id(id: &str) -> &str {
-    id.get(..12).unwrap_or(id)
+    entry(id).unwrap_or_else(|| id.get(..12).unwrap_or(id))
+}
+
+/// How problems name a container or an entry.
+#[must_use]
+pub fn subject(name: &str, id: &str) -> String {
+    match entry(id) {
+        Some(entry) if entry == name => format!("entry {name}"),
+        Some(entry) => format!("entry {name} ({entry})"),
+        None => format!("container {name} ({})", short_id(id)),
+    }
 }
 
 /// How an instance is checked.
@@ -192,7 +223,7 @@ pub struct Instance {
 /// What made a provider look.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Hint {
-    /// The event (`start`, `kill`, …), or `list` and `resync`.
+    /// The event (`start`, `kill`, …), or `list` and `resync`; the place of an entry, `FILE:LINE:COLUMN`.
     pub action: String,
     /// When the provider saw it.
     pub at: Timestamp,
@@ -205,7 +236,7 @@ pub struct Discovered {
     pub id: String,
     /// The name people know it by.
     pub name: String,
-    /// When it was created; the older of two that disagree is the incumbent.
+    /// When it was created; the older of two that disagree is the incumbent. Zero of an entry that was there at start.
     pub created: Timestamp,
     /// Whether its owner asked tidegate to route it.
     pub enabled: bool,
@@ -237,7 +268,7 @@ impl Discovered {
     /// How problems name it.
     #[must_use]
     pub fn subject(&self) -> String {
-        format!("container {} ({})", self.name, short_id(&self.id))
+        subject(&self.name, &self.id)
     }
 }
 

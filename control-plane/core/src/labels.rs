@@ -3,14 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::container::Container;
-use crate::instance::{
-    Check, CheckKind, Claim, DEFAULT_DRAIN, Discovered, Hint, Instance, InstanceId, Membership, Phase,
-};
+use crate::instance::{Check, DEFAULT_DRAIN, Discovered, Hint, Instance, InstanceId, Membership, Phase};
 use crate::name::NameError;
+use crate::words::{DURATIONS, Fault, Words};
 use crate::{Code, Problem, ServiceName, Timestamp, VersionName, duration, suggest};
 
 /// The prefix of every label of ours.
@@ -20,9 +18,6 @@ pub const ENABLE: &str = "tidegate.enable";
 
 /// The label that says how long a container may go on after it was told to stop.
 const DRAIN: &str = "tidegate.drain";
-
-/// What a duration may be.
-const DURATIONS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(1);
 
 /// Every label that means something, with one line for people.
 pub const SCHEMA: &[(&str, &str)] = &[
@@ -48,8 +43,6 @@ const MAX_LABELS: usize = 64;
 const MAX_KEY: usize = 128;
 /// Bytes of one value.
 const MAX_VALUE: usize = 1024;
-/// Host names of one container.
-const MAX_HOSTS: usize = 32;
 
 /// Where Envoy stands, as far as the choice of an address needs it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -149,6 +142,10 @@ impl<'a> Ours<'a> {
     fn get(&self, key: &str) -> Option<&'a str> {
         self.labels.get(key).copied()
     }
+
+    fn words(&self) -> Words<'a> {
+        Words::new(PREFIX, self.labels.iter().filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, *value))))
+    }
 }
 
 /// Reads labels and keeps the problems it finds.
@@ -201,11 +198,24 @@ impl Reader {
         self.report(Code::InvalidLabel, &format!("`{key}`: {reason}"), cure);
     }
 
+    /// What a word says; its faults are reported.
+    fn sound<T>(&mut self, read: Result<T, Vec<Fault>>) -> Option<T> {
+        let faults = match read {
+            Ok(sound) => return Some(sound),
+            Err(faults) => faults,
+        };
+        for Fault { word, reason, cure } in faults {
+            self.invalid(&format!("{PREFIX}{word}"), &reason, &cure);
+        }
+        None
+    }
+
     fn membership(&mut self, container: &Container, ours: &Ours<'_>) -> Option<Membership> {
         self.unknown(ours);
         let service = self.service(container, ours);
         let version = self.version(ours);
-        let claim = self.claim(ours);
+        let hosts = ours.get("tidegate.host").into_iter().flat_map(|list| list.split(','));
+        let claim = self.sound(ours.words().claim(hosts));
         Some(Membership { service: service?, version: version?, claim: claim? })
     }
 
@@ -218,8 +228,9 @@ impl Reader {
     ) -> Option<(InstanceId, Check, Duration)> {
         let port = self.port(container, ours);
         let address = self.address(container, ours, placement);
-        let check = self.check(container, ours);
-        let drain = self.duration(ours, DRAIN, DEFAULT_DRAIN);
+        let words = ours.words();
+        let check = self.sound(words.check(Some(container.health.is_some())));
+        let drain = self.sound(words.duration("drain", DEFAULT_DRAIN).map_err(|fault| vec![fault]));
         let (network, ip) = address?;
         let id = InstanceId {
             container: container.id.clone(),
@@ -267,37 +278,6 @@ impl Reader {
                 self.report(Code::InvalidLabel, &format!("{origin} gives the name {name:?}, but {error}"), cure);
             })
             .ok()
-    }
-
-    fn claim(&mut self, ours: &Ours<'_>) -> Option<Claim> {
-        let before = self.problems.len();
-        let mut hosts = Vec::new();
-        for host in ours.get("tidegate.host").iter().flat_map(|list| list.split(',')).map(str::trim) {
-            match validate_host(host) {
-                Ok(host) => hosts.push(host),
-                Err(reason) => {
-                    self.invalid(
-                        "tidegate.host",
-                        &reason,
-                        "write host names such as `shop.example.com`, separated by commas",
-                    );
-                }
-            }
-        }
-        if hosts.len() > MAX_HOSTS {
-            self.invalid(
-                "tidegate.host",
-                &format!("{} hosts; {MAX_HOSTS} are allowed", hosts.len()),
-                "name fewer hosts",
-            );
-        }
-        hosts.sort_unstable();
-        hosts.dedup();
-        let path = ours.get("tidegate.path").unwrap_or("/");
-        if let Err(reason) = validate_path(path) {
-            self.invalid("tidegate.path", &reason, "write a prefix such as `/` or `/api`");
-        }
-        (self.problems.len() == before).then(|| Claim { hosts, path: path.to_owned() })
     }
 
     fn port(&mut self, container: &Container, ours: &Ours<'_>) -> Option<u16> {
@@ -400,74 +380,6 @@ impl Reader {
             }
         }
     }
-
-    fn check(&mut self, container: &Container, ours: &Ours<'_>) -> Option<Check> {
-        let default = Check::default();
-        let path = ours.get("tidegate.check.path");
-        if let Some(path) = path
-            && let Err(reason) = validate_path(path.split('?').next().unwrap_or(path))
-        {
-            self.invalid("tidegate.check.path", &reason, "write a path such as `/healthz`");
-            return None;
-        }
-        let kinds = ["tcp", "http", "docker", "none"];
-        let kind = match ours.get("tidegate.check.type") {
-            None | Some("tcp") => Some(CheckKind::Tcp),
-            Some("http") => Some(CheckKind::Http { path: path.unwrap_or("/").to_owned() }),
-            Some("docker") if container.health.is_none() => {
-                self.invalid(
-                    "tidegate.check.type",
-                    "it is `docker`, but the container has no HEALTHCHECK",
-                    "add a HEALTHCHECK to the image, or use the type `tcp` or `http`",
-                );
-                None
-            }
-            Some("docker") => Some(CheckKind::Docker),
-            Some("none") => Some(CheckKind::None),
-            Some(other) => {
-                let cure = suggest::did_you_mean(other, kinds, || "use tcp, http, docker or none".to_owned());
-                self.invalid("tidegate.check.type", &format!("there is no check {other:?}"), &cure);
-                None
-            }
-        };
-        if path.is_some() && !matches!(kind, Some(CheckKind::Http { .. }) | None) {
-            self.invalid(
-                "tidegate.check.path",
-                "only an http check has a path",
-                "add the label `tidegate.check.type=http`",
-            );
-        }
-        let interval = self.duration(ours, "tidegate.check.interval", default.interval);
-        let timeout = self.duration(ours, "tidegate.check.timeout", default.timeout);
-        let rise = self.threshold(ours, "tidegate.check.rise", default.rise);
-        let fall = self.threshold(ours, "tidegate.check.fall", default.fall);
-        Some(Check { kind: kind?, interval: interval?, timeout: timeout?, rise: rise?, fall: fall? })
-    }
-
-    fn duration(&mut self, ours: &Ours<'_>, key: &str, default: Duration) -> Option<Duration> {
-        let Some(text) = ours.get(key) else { return Some(default) };
-        match duration::parse(text) {
-            Ok(duration) if DURATIONS.contains(&duration) => return Some(duration),
-            Ok(_) => self.invalid(key, &format!("{text:?} is out of range"), "use a duration from 10ms to 1h"),
-            Err(reason) => self.invalid(key, &reason, "use a duration such as `500ms` or `2s`"),
-        }
-        None
-    }
-
-    fn threshold(&mut self, ours: &Ours<'_>, key: &str, default: u32) -> Option<u32> {
-        let Some(text) = ours.get(key) else { return Some(default) };
-        match text.parse::<u32>() {
-            Ok(number @ 1..=100) => Some(number),
-            _ => {
-                self.invalid(
-                    key,
-                    &format!("{text:?} is not a whole number from 1 to 100"),
-                    "write a number such as `2`",
-                );
-                None
-            }
-        }
-    }
 }
 
 /// An address that no container has of its own: a check or a route to it would reach the host or its cloud's metadata
@@ -477,46 +389,6 @@ fn is_refused(ip: IpAddr) -> bool {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || ip.is_multicast(),
         IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified() || ip.is_multicast(),
     }
-}
-
-/// A host name as Envoy matches it: lower-case ASCII labels (RFC 1123), without port.
-pub(crate) fn validate_host(host: &str) -> Result<String, String> {
-    if host.is_empty() {
-        return Err("a host name is empty".to_owned());
-    }
-    if !host.is_ascii() {
-        return Err(format!("{host:?} is not ASCII: write international names in their `xn--` form"));
-    }
-    if host.len() > 253 {
-        return Err("a host name is longer than 253 characters".to_owned());
-    }
-    let host = host.to_ascii_lowercase();
-    for label in host.split('.') {
-        let fits = !label.is_empty()
-            && label.len() <= 63
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-            && !label.starts_with('-')
-            && !label.ends_with('-');
-        if !fits {
-            return Err(format!("{host:?} is not a host name"));
-        }
-    }
-    Ok(host)
-}
-
-/// A path of RFC 3986 characters that begins with `/`, without query, fragment and dot segments.
-pub(crate) fn validate_path(path: &str) -> Result<(), String> {
-    if !path.starts_with('/') {
-        return Err(format!("{path:?} does not begin with `/`"));
-    }
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&b);
-    if let Some(bad) = path.chars().find(|c| !u8::try_from(*c).is_ok_and(allowed)) {
-        return Err(format!("{path:?} has the character {bad:?}, which a path cannot have"));
-    }
-    if path.split('/').any(|segment| segment == "." || segment == "..") {
-        return Err(format!("{path:?} has a dot segment"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

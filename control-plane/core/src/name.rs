@@ -103,6 +103,12 @@ impl ProviderName {
     pub fn docker() -> Self {
         Self("docker".into())
     }
+
+    /// Files of instances.
+    #[must_use]
+    pub fn file() -> Self {
+        Self("file".into())
+    }
 }
 
 /// The EDS cluster of one version: `SERVICE/VERSION`.

@@ -50,6 +50,14 @@ codes! {
     DockerUnreachable = "TG0110", "the Docker engine does not answer";
     /// One container could not be inspected; what was known of it stays.
     InspectFailed = "TG0111", "a container could not be inspected";
+    /// A file of instances, or their directory, cannot be read; what was known of it stays.
+    UnreadableInstances = "TG0120", "instances that cannot be read";
+    /// A file that is no list of instances; what was known of it stays.
+    InvalidInstances = "TG0121", "a file that is no list of instances";
+    /// An entry of a file says what it cannot.
+    InvalidEntry = "TG0122", "an entry that cannot be used";
+    /// The same service, version and address stand in another entry.
+    DuplicateEntry = "TG0123", "an entry that stands twice";
     /// The host and path belong to another service.
     HostClaimed = "TG0201", "a host and path that another service has";
     /// A container disagrees with its service.

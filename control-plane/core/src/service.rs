@@ -9,7 +9,9 @@ use crate::catalog::Catalog;
 use crate::claims::Claims;
 use crate::config::ServiceConfig;
 use crate::health::{Readiness, Verdict, readiness};
-use crate::instance::{Check, Claim, Discovered, Hint, Instance, InstanceId, Membership, Phase};
+use crate::instance::{
+    Check, Claim, Discovered, Hint, Instance, InstanceId, Membership, Phase, is_entry, noun, subject,
+};
 use crate::rollout::{Census, Split, split};
 use crate::{Code, Problem, ServiceName, Timestamp, VersionName};
 
@@ -129,20 +131,21 @@ pub(crate) fn view(name: &ServiceName, facts: &Facts<'_>) -> Option<ServiceView>
     }
     let census = versions.iter().map(|(name, view)| (name.clone(), view.census())).collect();
     let split = split(facts.declared, &census)?;
-    let (hosts, lost) = hosts(name, claim, facts.claims);
+    let (hosts, lost) = hosts(name, claim, facts.claims, is_entry(&members[0].0.id));
     problems.extend(lost);
     let view =
         ServiceView { name: name.clone(), hosts, path: claim.path.clone(), versions, split, problems: Vec::new() };
-    problems.extend(routing_problems(&view, claim));
+    problems.extend(no_host(&view, claim, members[0].0));
+    problems.extend(routing_problems(&view));
     problems.extend(readiness_problems(&view));
     Some(ServiceView { problems, ..view })
 }
 
 fn judge(container: &Discovered, instance: &Instance, facts: &Facts<'_>) -> InstanceView {
-    let before = facts
-        .before
-        .and_then(|view| view.versions.get(&instance.version))
-        .and_then(|version| version.instances.iter().find(|known| known.id == instance.id));
+    let before = facts.before.and_then(|view| view.versions.get(&instance.version)).and_then(|version| {
+        let place = version.instances.binary_search_by(|known| known.id.cmp(&instance.id)).ok()?;
+        version.instances.get(place)
+    });
     let verdict = facts.verdicts.get(&instance.id);
     let readiness = readiness(&container.phase, container.health, &instance.check, verdict);
     let since = before
@@ -163,7 +166,7 @@ fn judge(container: &Discovered, instance: &Instance, facts: &Facts<'_>) -> Inst
     }
 }
 
-fn hosts(name: &ServiceName, claim: &Claim, claims: &Claims) -> (Vec<String>, Vec<Problem>) {
+fn hosts(name: &ServiceName, claim: &Claim, claims: &Claims, of_file: bool) -> (Vec<String>, Vec<Problem>) {
     let mut own = Vec::new();
     let mut lost = Vec::new();
     for host in &claim.hosts {
@@ -173,7 +176,11 @@ fn hosts(name: &ServiceName, claim: &Claim, claims: &Claims) -> (Vec<String>, Ve
                 format!("service {name}"),
                 format!("`{host}{}` belongs to the service `{owner}`, which had it first", claim.path),
                 format!("requests for it go on reaching `{owner}`; `{name}` gets none there"),
-                "use another `tidegate.host` or `tidegate.path`, or remove the other service's containers",
+                if of_file {
+                    "use another `host` or `path`, or remove the other service's entries or containers"
+                } else {
+                    "use another `tidegate.host` or `tidegate.path`, or remove the other service's containers"
+                },
             )),
             Some(_) | None => own.push(host.clone()),
         }
@@ -193,31 +200,40 @@ fn disagreement(
         Code::Disagreement,
         container.subject(),
         format!(
-            "it claims {} for the service `{name}`, whose oldest container `{}` claims {}",
+            "it claims {} for the service `{name}`, whose oldest {} `{}` claims {}",
             say(&membership.claim),
+            noun(&eldest.id),
             eldest.name,
             say(claim)
         ),
-        "this container is not routed while that one exists; others are unaffected",
-        "give all containers of a service the same `tidegate.host` and `tidegate.path`, or this one another `tidegate.service`",
+        format!("this {} is not routed while that one exists; others are unaffected", noun(&container.id)),
+        if is_entry(&container.id) {
+            "give all entries and containers of a service the same hosts and path, or this one another `service`"
+        } else {
+            "give all containers of a service the same `tidegate.host` and `tidegate.path`, or this one another \
+             `tidegate.service`"
+        },
     )
 }
 
-fn routing_problems(view: &ServiceView, claim: &Claim) -> Vec<Problem> {
+fn no_host(view: &ServiceView, claim: &Claim, eldest: &Discovered) -> Option<Problem> {
+    let name = &view.name;
+    let (reason, cure) = if is_entry(&eldest.id) {
+        ("its entries have no `host`", format!("add a host such as `host: {name}.localhost` to each"))
+    } else {
+        (
+            "its containers have no label `tidegate.host`",
+            format!("add a label such as `tidegate.host={name}.localhost`"),
+        )
+    };
+    let problem =
+        Problem::error(Code::NoHost, format!("service {name}"), reason, "no route at the edge leads to it", cure);
+    claim.hosts.is_empty().then(|| problem.warning())
+}
+
+fn routing_problems(view: &ServiceView) -> Vec<Problem> {
     let name = &view.name;
     let mut problems = Vec::new();
-    if claim.hosts.is_empty() {
-        problems.push(
-            Problem::error(
-                Code::NoHost,
-                format!("service {name}"),
-                "its containers have no label `tidegate.host`",
-                "no route at the edge leads to it",
-                format!("add a label such as `tidegate.host={name}.localhost`"),
-            )
-            .warning(),
-        );
-    }
     let named = view.split.versions();
     for version in &named {
         if !view.versions.contains_key(*version) {
@@ -278,10 +294,15 @@ fn readiness_problems(view: &ServiceView) -> Vec<Problem> {
             problems.push(
                 Problem::error(
                     Code::NotReady,
-                    format!("container {} ({})", instance.container, instance.id.short()),
+                    subject(&instance.container, &instance.id.container),
                     format!("not ready: {reason} at {}", instance.id.address),
                     "it gets no traffic until its check passes",
-                    "see that it listens on that port on all its addresses, or set `tidegate.port` and `tidegate.check.*`",
+                    if is_entry(&instance.id.container) {
+                        "see that it listens there, or mend the `address` or `check` of its entry"
+                    } else {
+                        "see that it listens on that port on all its addresses, or set `tidegate.port` and \
+                         `tidegate.check.*`"
+                    },
                 )
                 .warning(),
             );

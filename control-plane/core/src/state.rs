@@ -161,7 +161,9 @@ impl State {
             }
         }
         if let Sync::Checking { awaited, .. } = &mut self.sync {
-            awaited.retain(|id| !forget.contains(id));
+            for id in &forget {
+                awaited.remove(id);
+            }
         }
         let forget = forget.into_iter().map(ProbeChange::Forget);
         let watch = watch
@@ -307,7 +309,7 @@ impl State {
     pub fn problems(&self) -> Vec<Problem> {
         let unknown = self.config.services.keys().filter(|name| !self.views.contains_key(*name)).map(|name| {
             let cure = crate::suggest::did_you_mean(name.as_str(), self.views.keys().map(ServiceName::as_str), || {
-                format!("start containers with `tidegate.service={name}`, or remove `services.{name}`")
+                format!("start containers (or write entries) of the service `{name}`, or remove `services.{name}`")
             });
             Problem::error(
                 Code::UnknownReference,

@@ -7,6 +7,7 @@ use crate::config::{Config, parse};
 use crate::container::Container;
 use crate::health::Verdict;
 use crate::instance::{Discovered, Hint, Phase, Update};
+use crate::instances_file;
 use crate::labels::{Placement, Sighting, interpret};
 use crate::state::Settled;
 use crate::{Input, ProviderName, ServiceName, State, Timestamp};
@@ -45,6 +46,14 @@ pub(crate) fn discovered(container: &Container) -> Discovered {
         &Placement::default(),
         Sighting { hint: Hint { action: "start".to_owned(), at }, observed_at: at, terminating: None },
     )
+}
+
+/// The entries of the file `f`.
+pub(crate) fn entries(text: &str) -> Vec<Discovered> {
+    let at = Timestamp::from_millis(1_000);
+    let reading = instances_file::read("f", text).expect("the test's file is a list");
+    let hint = |place| Hint { action: format!("f:{place}"), at };
+    reading.entries.iter().map(|(place, entry)| entry.discovered(Timestamp::default(), hint(place), at)).collect()
 }
 
 pub(crate) fn config(text: &str) -> Config {
@@ -87,6 +96,14 @@ impl World {
 
     pub(crate) fn update(&mut self, update: Update) {
         self.apply(Input::Provider { provider: ProviderName::docker(), update });
+    }
+
+    /// Adds the entries of a file.
+    pub(crate) fn list(&mut self, text: &str) {
+        for entry in entries(text) {
+            let update = Update::Upsert(Box::new(entry));
+            self.apply(Input::Provider { provider: ProviderName::file(), update });
+        }
     }
 
     pub(crate) fn reset(&mut self, containers: &[Container]) {

@@ -42,7 +42,10 @@ fn screen(seen: &Status) -> String {
     if seen.services.is_empty() && seen.awaiting.is_some() {
         text.push_str("no services are known yet\n");
     } else if seen.services.is_empty() {
-        text.push_str("no services: start a container with the label `tidegate.enable=true`\n");
+        text.push_str(
+            "no services: start a container with the label `tidegate.enable=true`, or write an entry into a file of \
+             `providers.file.path`\n",
+        );
     } else {
         text.push_str(&services(&seen.services));
     }

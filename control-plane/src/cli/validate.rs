@@ -1,4 +1,4 @@
-//! `validate FILE`: the checks of `run`, offline.
+//! `validate FILE`: the checks of `run`, offline; those of the instances that the file names, too.
 
 use std::path::Path;
 
@@ -6,11 +6,14 @@ use serde_json::json;
 use tidegate_core::status::API_VERSION;
 
 use super::{Outcome, Output, draw};
-use crate::config;
+use crate::{config, discovery};
 
 pub(super) fn validate(file: &Path, output: Output) -> Outcome {
     let problems = match config::load(Some(file)) {
-        Ok(config) => config.xds.exposed(false).into_iter().collect(),
+        Ok(config) => {
+            let files = config.file.as_deref().map(|path| discovery::file::problems(Path::new(path)));
+            config.xds.exposed(false).into_iter().chain(files.into_iter().flatten()).collect()
+        }
         Err(problems) => problems,
     };
     let outcome = if problems.is_empty() { Outcome::Well } else { Outcome::ProblemFound };

@@ -13,10 +13,15 @@ use crate::{Code, Problem, ServiceName, VersionName, duration, suggest};
 /// More often costs more than it tells; more rarely, and nobody would watch.
 const LOAD_REPORT_INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(5);
 
-const EFFECT: &str = "the file is not used; what was in force stays";
+const CONFIGURATION: Document = Document {
+    code: Code::InvalidConfig,
+    effect: "the file is not used; what was in force stays",
+    root: "the file",
+    in_root: "at the top of the file",
+};
 
 pub(super) fn read(file: &str, text: &str) -> Result<Config, Vec<Problem>> {
-    let mut reader = Reader { file, problems: Vec::new() };
+    let mut reader = Reader::new(file, &CONFIGURATION);
     let config = match tree::parse(text) {
         Ok(root) => reader.root(&root),
         Err((place, reason)) => {
@@ -27,24 +32,41 @@ pub(super) fn read(file: &str, text: &str) -> Result<Config, Vec<Problem>> {
     if reader.problems.is_empty() { Ok(config) } else { Err(reader.problems) }
 }
 
-struct Reader<'a> {
-    file: &'a str,
-    problems: Vec<Problem>,
+/// What a file holds, as far as its problems tell.
+pub(crate) struct Document {
+    pub(crate) code: Code,
+    pub(crate) effect: &'static str,
+    /// What the outermost mapping is.
+    pub(crate) root: &'static str,
+    /// Where its keys stand.
+    pub(crate) in_root: &'static str,
 }
 
-impl Reader<'_> {
-    fn report(&mut self, place: Place, reason: &str, cure: &str) {
-        let subject = format!("{}:{}:{}", self.file, place.line, place.column);
-        self.problems.push(Problem::error(Code::InvalidConfig, subject, reason, EFFECT, cure));
+/// Reads nodes and keeps the problems it finds.
+pub(crate) struct Reader<'a> {
+    file: &'a str,
+    document: &'static Document,
+    pub(crate) problems: Vec<Problem>,
+}
+
+impl<'a> Reader<'a> {
+    /// `file` is how problems name it.
+    pub(crate) const fn new(file: &'a str, document: &'static Document) -> Self {
+        Self { file, document, problems: Vec::new() }
+    }
+
+    pub(crate) fn report(&mut self, place: Place, reason: &str, cure: &str) {
+        let subject = format!("{}:{place}", self.file);
+        self.problems.push(Problem::error(self.document.code, subject, reason, self.document.effect, cure));
     }
 
     /// The entries of a mapping with known keys; `null` is an empty one. Unknown keys are reported.
-    fn keys<'n>(&mut self, path: &str, node: &'n Node, known: &[&str]) -> BTreeMap<&'n str, &'n Node> {
+    pub(crate) fn keys<'n>(&mut self, path: &str, node: &'n Node, known: &[&str]) -> BTreeMap<&'n str, &'n Node> {
         let entries = self.entries(path, node);
         for (place, key, _) in entries.iter().filter(|(_, key, _)| !known.contains(&key.as_str())) {
             let cure =
                 suggest::did_you_mean(key, known.iter().copied(), || format!("the keys are {}", known.join(", ")));
-            let of = if path.is_empty() { "at the top of the file".to_owned() } else { format!("in `{path}`") };
+            let of = if path.is_empty() { self.document.in_root.to_owned() } else { format!("in `{path}`") };
             self.report(*place, &format!("there is no key `{key}` {of}"), &cure);
         }
         entries.iter().map(|(_, key, value)| (key.as_str(), value)).collect()
@@ -55,7 +77,7 @@ impl Reader<'_> {
             Value::Map(entries) => entries,
             Value::Null => &[],
             other => {
-                let of = if path.is_empty() { "the file".to_owned() } else { format!("`{path}`") };
+                let of = if path.is_empty() { self.document.root.to_owned() } else { format!("`{path}`") };
                 self.report(
                     node.place,
                     &format!("{of} is {}, not a mapping", other.kind()),
@@ -81,7 +103,7 @@ impl Reader<'_> {
         }
     }
 
-    fn text<'n>(&mut self, path: &str, node: &'n Node) -> Option<&'n str> {
+    pub(crate) fn text<'n>(&mut self, path: &str, node: &'n Node) -> Option<&'n str> {
         if let Value::Scalar(text) = &node.value {
             return Some(text);
         }
@@ -104,12 +126,8 @@ impl Reader<'_> {
         {
             config.api = address;
         }
-        if let Some(node) = keys.get("providers")
-            && let Some(node) = self.keys("providers", node, &["docker"]).get("docker")
-            && let Some(node) = self.keys("providers.docker", node, &["endpoint"]).get("endpoint")
-            && let Some(endpoint) = self.endpoint(node)
-        {
-            config.docker = endpoint;
+        if let Some(node) = keys.get("providers") {
+            self.providers(node, &mut config);
         }
         if let Some(node) = keys.get("services") {
             for (place, name, node) in self.entries("services", node) {
@@ -150,6 +168,46 @@ impl Reader<'_> {
         };
         if let (Some(cert), Some(key), Some(client_ca)) = (file("cert"), file("key"), file("clientCa")) {
             config.xds.tls = Some(XdsTls { cert, key, client_ca });
+        }
+    }
+
+    fn providers(&mut self, node: &Node, config: &mut Config) {
+        let keys = self.keys("providers", node, &["docker", "file"]);
+        if let Some(node) = keys.get("file")
+            && let Some(node) = self.keys("providers.file", node, &["path"]).get("path")
+            && let Some(path) = self.text("providers.file.path", node)
+        {
+            if path.is_empty() {
+                self.report(
+                    node.place,
+                    "`providers.file.path` is empty",
+                    "name a file, or a directory of *.yaml files",
+                );
+            }
+            config.file = Some(path.to_owned());
+        }
+        let Some(node) = keys.get("docker") else { return };
+        let keys = self.keys("providers.docker", node, &["enabled", "endpoint"]);
+        if let Some(node) = keys.get("endpoint")
+            && let Some(endpoint) = self.endpoint(node)
+        {
+            config.docker.endpoint = endpoint;
+        }
+        if let Some(node) = keys.get("enabled") {
+            match self.text("providers.docker.enabled", node) {
+                Some("true") | None => {}
+                Some("false") if config.file.is_none() => self.report(
+                    node.place,
+                    "without Docker there is no source of instances",
+                    "set `providers.file.path`, or leave `enabled` out",
+                ),
+                Some("false") => config.docker.enabled = false,
+                Some(other) => self.report(
+                    node.place,
+                    &format!("`providers.docker.enabled`: {other:?} is neither true nor false"),
+                    "write `true` or `false`",
+                ),
+            }
         }
     }
 
@@ -259,7 +317,13 @@ impl Reader<'_> {
         None
     }
 
-    fn name<T>(&mut self, place: Place, what: &str, name: &str, new: fn(&str) -> Result<T, NameError>) -> Option<T> {
+    pub(crate) fn name<T>(
+        &mut self,
+        place: Place,
+        what: &str,
+        name: &str,
+        new: fn(&str) -> Result<T, NameError>,
+    ) -> Option<T> {
         match new(name) {
             Ok(name) => Some(name),
             Err(error) => {

@@ -37,12 +37,37 @@ services:
     let config = parse("f", text).unwrap();
     assert_eq!(config.edge.listeners.len(), 2);
     assert_eq!(config.edge.network.as_deref(), Some("front"));
-    assert_eq!(config.docker, "unix:///run/docker.sock");
+    assert_eq!(config.docker.endpoint, "unix:///run/docker.sock");
     let shop = &config.services[&ServiceName::new("shop").unwrap()];
     assert_eq!(shop.stable.as_ref().unwrap().as_str(), "1.10", "a version is the text as written, not a number");
     let canary = shop.canary.as_ref().unwrap();
     assert_eq!((canary.version.as_str(), canary.weight, canary.salt), ("1.11", 29, Salt::Service));
     assert_eq!(canary.hash_on, [HashOn::Header("x-user-id".to_owned()), HashOn::SourceIp]);
+}
+
+#[test]
+fn instances_come_from_docker_from_files_or_from_both_but_not_from_nowhere() {
+    let read = |text: &str| parse("f", text).map(|config| (config.docker.enabled, config.file));
+    assert_eq!(read("providers: { docker: { enabled: true } }"), Ok((true, None)));
+    assert_eq!(read("providers: { file: { path: instances/ } }"), Ok((true, Some("instances/".to_owned()))));
+    let alone = "providers: { docker: { enabled: false }, file: { path: shop.yaml } }";
+    assert_eq!(read(alone), Ok((false, Some("shop.yaml".to_owned()))));
+    assert_eq!(
+        problems("providers: { docker: { enabled: false } }"),
+        ["tidegate.yaml:1:33 | without Docker there is no source of instances | set `providers.file.path`, or leave \
+          `enabled` out"]
+    );
+    assert!(problems("providers: { docker: { enabled: no } }")[0].contains("neither true nor false"));
+    assert!(problems("providers: { file: { path: \"\" } }")[0].contains("is empty"));
+    assert!(problems("providers: { file: { pth: x } }")[0].contains("did you mean `path`?"));
+}
+
+#[test]
+fn what_is_read_at_start_only_is_named() {
+    let config = |text: &str| parse("f", text).unwrap();
+    let files = config("providers: { docker: { enabled: false }, file: { path: a } }");
+    assert_eq!(files.needs_restart(&Config::default()), ["providers.docker.enabled", "providers.file.path"]);
+    assert!(files.needs_restart(&files.clone()).is_empty());
 }
 
 #[test]

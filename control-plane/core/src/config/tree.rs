@@ -1,6 +1,7 @@
 //! YAML as a tree in which every node knows its line and column, and every scalar the text it was written as: `1.10` stays
 //! `1.10` where a version is asked for. serde's own errors stop at the first; a tree can be read to its end.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -8,21 +9,32 @@ use serde_saphyr::Spanned;
 
 /// Where in the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    pub(super) line: u64,
-    pub(super) column: u64,
+pub struct Place {
+    /// From 1.
+    pub line: u64,
+    /// From 1, in characters.
+    pub column: u64,
 }
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.line, self.column)
+    }
+}
+
+/// Nodes of one file: a file of 64 MiB with 100,000 entries has two million.
+const MAX_NODES: usize = 4_000_000;
 
 /// One node.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) place: Place,
-    pub(super) value: Value,
+pub(crate) struct Node {
+    pub(crate) place: Place,
+    pub(crate) value: Value,
 }
 
 /// What a node is.
 #[derive(Clone, Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Null,
     /// A scalar, as written (quotes and escapes resolved).
     Scalar(String),
@@ -32,7 +44,7 @@ pub(super) enum Value {
 }
 
 impl Value {
-    pub(super) const fn kind(&self) -> &'static str {
+    pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
             Self::Scalar(_) => "a single value",
@@ -43,11 +55,14 @@ impl Value {
 }
 
 /// Parses `text`; `Err` holds where and why it is no YAML.
-pub(super) fn parse(text: &str) -> Result<Node, (Place, String)> {
+pub(crate) fn parse(text: &str) -> Result<Node, (Place, String)> {
     if text.trim().is_empty() {
         return Ok(Node { place: Place { line: 1, column: 1 }, value: Value::Null });
     }
-    let parsed: Result<Spanned<Raw>, _> = serde_saphyr::from_str(text);
+    // An event opens, closes or is a node.
+    let budget = serde_saphyr::budget! { max_nodes: MAX_NODES, max_events: 2 * MAX_NODES };
+    let options = serde_saphyr::options! { budget: budget };
+    let parsed: Result<Spanned<Raw>, _> = serde_saphyr::from_str_with_options(text, options);
     match parsed {
         Ok(raw) => Ok(resolve(raw, text)),
         Err(error) => {
@@ -88,13 +103,12 @@ fn resolve(raw: Spanned<Raw>, source: &str) -> Node {
     Node { place, value }
 }
 
-/// The plain scalar (number, boolean) that stands at `location`.
+/// The plain scalar (number, boolean) that stands at `location`. Found by its offset: by line and column the cost of a file
+/// would grow with the square of its length.
 fn written(location: &serde_saphyr::Location, source: &str) -> String {
-    let line =
-        source.lines().nth(usize::try_from(location.line().saturating_sub(1)).unwrap_or(usize::MAX)).unwrap_or("");
-    let column = usize::try_from(location.column().saturating_sub(1)).unwrap_or(usize::MAX);
-    let rest: String = line.chars().skip(column).collect();
-    let end = rest.find([',', '}', ']', '#']).unwrap_or(rest.len());
+    let offset = location.span().byte_offset().and_then(|offset| usize::try_from(offset).ok());
+    let rest = offset.and_then(|offset| source.get(offset..)).unwrap_or("");
+    let end = rest.find([',', '}', ']', '#', '\n', '\r']).unwrap_or(rest.len());
     rest.get(..end).unwrap_or("").trim().to_owned()
 }
 
@@ -159,8 +173,9 @@ impl<'de> Visitor<'de> for RawVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Raw, A::Error> {
         let mut map: Vec<(Spanned<String>, Spanned<Raw>)> = Vec::new();
+        let mut known = HashSet::new();
         while let Some((key, value)) = entries.next_entry::<Spanned<String>, Spanned<Raw>>()? {
-            if map.iter().any(|(known, _)| known.value == key.value) {
+            if !known.insert(key.value.clone()) {
                 return Err(A::Error::custom(format!("the key {:?} stands twice", key.value)));
             }
             map.push((key, value));

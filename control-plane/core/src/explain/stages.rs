@@ -3,7 +3,7 @@
 use super::StageState::{Failed, Passed, Pending, Unknown};
 use super::{Part, Stage};
 use crate::config::percent;
-use crate::instance::{CheckKind, Discovered, DockerHealth, Instance, Membership, Phase};
+use crate::instance::{CheckKind, Discovered, DockerHealth, Instance, Membership, Phase, is_entry, noun};
 use crate::rollout::{Split, canary_buckets};
 use crate::service::{InstanceView, ServiceView};
 use crate::{Code, Problem, ServiceName, State, VersionName};
@@ -16,7 +16,7 @@ pub(super) fn service(state: &State, name: &ServiceName) -> Part {
         "discovered",
         Passed,
         members.iter().map(|(container, _)| container.hint.at).min(),
-        format!("{} container(s) belong to it", members.len()),
+        belong(&members),
     );
     let Some(view) = state.service(name) else {
         let stages = vec![discovered, not_settled(state)];
@@ -34,13 +34,21 @@ pub(super) fn service(state: &State, name: &ServiceName) -> Part {
 /// The stages of a container, as a member of a service if it is one.
 pub(super) fn container(state: &State, container: &Discovered, membership: Option<&Membership>) -> Part {
     let view = membership.and_then(|membership| state.service(&membership.service));
-    let mut stages = vec![discovered(container), enabled(container), labels(container)];
+    let of_file = is_entry(&container.id);
+    let mut stages = vec![discovered(container)];
+    if !of_file {
+        stages.extend([enabled(container), labels(container)]);
+    }
     if let Some(membership) = membership {
         stages.push(member(container, membership, view));
     }
     let instance = membership.and_then(|m| container.instances.iter().find(|i| i.service == m.service));
     let judged = instance.and_then(|instance| find(view?, instance));
-    stages.extend([address(container, instance), running(container), healthcheck(container), check(instance, judged)]);
+    stages.push(address(container, instance));
+    if !of_file {
+        stages.extend([running(container), healthcheck(container)]);
+    }
+    stages.push(check(instance, judged));
     let mut outcome = String::new();
     match (membership, view) {
         (Some(membership), Some(view)) => {
@@ -60,8 +68,22 @@ pub(super) fn container(state: &State, container: &Discovered, membership: Optio
     }
 }
 
+/// What belongs to a service, counted by kind.
+fn belong(members: &[(&Discovered, &Membership)]) -> String {
+    let entries = members.iter().filter(|(member, _)| is_entry(&member.id)).count();
+    let entries_said = format!("{entries} {}", if entries == 1 { "entry" } else { "entries" });
+    match (members.len() - entries, entries) {
+        (containers, 0) => format!("{containers} container(s) belong to it"),
+        (0, _) => format!("{entries_said} of files belong to it"),
+        (containers, _) => format!("{containers} container(s) and {entries_said} of files belong to it"),
+    }
+}
+
 fn discovered(container: &Discovered) -> Stage {
     let hint = &container.hint;
+    if is_entry(&container.id) {
+        return Stage::new("discovered", Passed, Some(hint.at), format!("read at {}", hint.action));
+    }
     let found = match hint.action.as_str() {
         "list" => "found when listing".to_owned(),
         "resync" => "found when listing again".to_owned(),
@@ -113,6 +135,10 @@ fn address(container: &Discovered, instance: Option<&Instance>) -> Stage {
         return Stage::new("address", Failed, Some(container.observed_at), reasons);
     }
     match instance {
+        Some(instance) if is_entry(&container.id) => {
+            let detail = format!("{}, as the entry says", instance.id.address);
+            Stage::new("address", Passed, Some(container.observed_at), detail)
+        }
         Some(instance) => {
             let detail = format!("{} on the network `{}`", instance.id.address, instance.id.network);
             Stage::new("address", Passed, Some(container.observed_at), detail)
@@ -159,7 +185,7 @@ fn check(instance: Option<&Instance>, judged: Option<&InstanceView>) -> Stage {
         CheckKind::Tcp => format!("TCP connection to {}", instance.id.address),
         CheckKind::Http { path } => format!("GET http://{}{path}", instance.id.address),
         CheckKind::Docker => return Stage::new("check", Passed, None, "Docker's HEALTHCHECK alone decides"),
-        CheckKind::None => return Stage::new("check", Passed, None, "the labels ask for no check"),
+        CheckKind::None => return Stage::new("check", Passed, None, no_check(instance)),
     };
     let Some(judged) = judged else {
         return Stage::new("check", Unknown, None, format!("{what}: an earlier stage hides its verdict"));
@@ -169,10 +195,15 @@ fn check(instance: Option<&Instance>, judged: Option<&InstanceView>) -> Stage {
         Some(verdict) => {
             let after = verdict.since.since(judged.first_seen).as_millis();
             let state = if verdict.passing { Passed } else { Failed };
-            let detail = format!("{what}: {} ({after} ms after the container was first seen)", verdict.detail);
+            let noun = noun(&instance.id.container);
+            let detail = format!("{what}: {} ({after} ms after the {noun} was first seen)", verdict.detail);
             Stage::new("check", state, Some(verdict.since), detail)
         }
     }
+}
+
+fn no_check(instance: &Instance) -> &'static str {
+    if is_entry(&instance.id.container) { "the entry asks for no check" } else { "the labels ask for no check" }
 }
 
 /// The share of one version.
@@ -253,7 +284,7 @@ fn ready(view: &ServiceView) -> Stage {
             let detail = format!("0 of {total} instance(s) ready; `{}`: {reason}", first.container);
             Stage::new("ready", Failed, Some(first.since), detail)
         }
-        None => Stage::new("ready", Failed, None, "no container of the versions that get traffic is running"),
+        None => Stage::new("ready", Failed, None, "nothing of the versions that get traffic is running"),
     }
 }
 

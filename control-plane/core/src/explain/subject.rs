@@ -47,7 +47,7 @@ fn unknown(state: &State, subject: &str) -> SubjectError {
     let services = state.catalog().services().map(ServiceName::as_str);
     let containers = state.catalog().containers().map(|container| container.name.as_str());
     let cure = suggest::did_you_mean(&subject, services.chain(containers), || {
-        "`tidegate ps` lists the services, `docker ps` the containers".to_owned()
+        "`tidegate ps -o json` lists the services with their containers and entries".to_owned()
     });
     SubjectError::Unknown { subject: printable(&subject), cure }
 }

@@ -32,6 +32,24 @@ fn a_service_comes_with_its_containers() {
 }
 
 #[test]
+fn an_entry_of_a_file_is_told_as_one() {
+    let mut world = settled(&[]);
+    world.list("- { service: cart, host: cart.localhost, address: '127.0.0.1:9001', check: { type: none } }");
+    world.settle();
+    let explanation = explain(&world.state, "cart", world.now).unwrap();
+    let subjects: Vec<&str> = explanation.parts.iter().map(|part| part.subject.as_str()).collect();
+    assert_eq!(subjects, ["service cart", "entry cart/default@127.0.0.1:9001"]);
+    let details: Vec<&str> = explanation.parts.iter().flat_map(|p| &p.stages).map(|s| s.detail.as_str()).collect();
+    for said in ["1 entry of files belong to it", "read at f:1:3", "127.0.0.1:9001, as the entry says"] {
+        assert!(details.contains(&said), "{said:?} is not in {details:#?}");
+    }
+    for foreign in ["ocker", "container", "label"] {
+        assert!(!details.iter().any(|detail| detail.contains(foreign)), "{foreign:?} is in {details:#?}");
+    }
+    assert_eq!(answer(&world, "cart/default@127.0.0.1:9001"), explanation.parts[1].answer());
+}
+
+#[test]
 fn the_first_stage_that_failed_is_the_answer() {
     let mut not_enabled = container("plain", 2, &[]);
     not_enabled.labels.clear();

@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::instance::{DockerHealth, Phase};
+use crate::instance::{CheckKind, Claim, DockerHealth, Phase};
 use crate::problem::Severity;
+use crate::words::{validate_host, validate_path};
 
 /// A running container on `bridge` that exposes port 80, and these labels.
 fn container(labels: &[(&str, &str)]) -> Container {
@@ -266,7 +267,7 @@ fn checks_are_validated() {
     for (labels, reason, cure) in [
         (&[("tidegate.check.type", "htpp")][..], "there is no check \"htpp\"", "did you mean `http`?"),
         (&[("tidegate.check.type", "docker")][..], "has no HEALTHCHECK", "add a HEALTHCHECK"),
-        (&[("tidegate.check.path", "/x")][..], "only an http check has a path", "tidegate.check.type=http"),
+        (&[("tidegate.check.path", "/x")][..], "only an http check has a path", "set `tidegate.check.type` to `http`"),
         (&[http, ("tidegate.check.path", "http://evil/")][..], "does not begin with `/`", "/healthz"),
         (&[("tidegate.check.interval", "5")][..], "has no unit: write `5s`", "`500ms`"),
         (&[("tidegate.check.interval", "1ms")][..], "out of range", "from 10ms to 1h"),

@@ -203,3 +203,30 @@ fn a_declared_version_that_does_not_exist_is_reported_with_the_nearest() {
     );
     assert!(problems.iter().any(|p| p.contains("TG0212") && p.contains("version v2")), "{problems:#?}");
 }
+
+#[test]
+fn what_is_wrong_with_entries_is_told_in_their_words() {
+    let mut world = World::with(config(""), &[shop("a", 2, "v1")]);
+    world.settle();
+    world.list(
+        "
+- { service: bare, address: '127.0.0.1:1' }
+- { service: cart, host: a.localhost, address: '127.0.0.1:2', check: { type: none } }
+- { service: cart, host: b.localhost, address: '127.0.0.1:3', name: odd, check: { type: none } }
+- { service: late, host: shop.localhost, address: '127.0.0.1:4', check: { type: none } }
+",
+    );
+    world.settle();
+    let problems: Vec<Problem> = world.state.problems();
+    let of = |code: Code| problems.iter().find(|problem| problem.code == code).unwrap();
+    assert_eq!(of(Code::NoHost).reason, "its entries have no `host`");
+    let not_ready = of(Code::NotReady);
+    assert_eq!(not_ready.subject, "entry bare/default@127.0.0.1:1");
+    let disagreement = of(Code::Disagreement);
+    assert_eq!(disagreement.subject, "entry odd (cart/default@127.0.0.1:3)");
+    assert!(disagreement.reason.contains("whose oldest entry `cart/default@127.0.0.1:2` claims"), "{disagreement}");
+    for problem in [of(Code::NoHost), not_ready, disagreement, of(Code::HostClaimed)] {
+        assert!(!problem.to_string().contains("tidegate."), "{problem}");
+        assert!(!problem.effect.contains("container"), "{problem}");
+    }
+}
