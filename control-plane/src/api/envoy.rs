@@ -18,7 +18,7 @@ use tidegate_core::config::Admin;
 use tidegate_core::problem::printable;
 use tidegate_core::status::{API_VERSION, EnvoyConfig, EnvoyDiff, HeldResource};
 use tidegate_core::suggest;
-use tidegate_xds::{ClientStatus, ResourceType, Store};
+use tidegate_xds::{ClientStatus, Group, ResourceType, Store};
 use tokio::sync::Semaphore;
 
 use super::{ApiContext, document, refuse};
@@ -154,7 +154,7 @@ pub(super) async fn diff(
         let mut dump = context.envoy.dump().await?;
         dump.held.retain(|held| kinds.contains(&held.kind) || held.kind == ResourceType::Cluster);
         let clients: Vec<ClientStatus> =
-            context.store.clients().into_iter().filter(|client| *client.node_id == *dump.node).collect();
+            context.store.clients().into_iter().filter(|client| *client.node.id == *dump.node).collect();
         let published = published(&context.store, &kinds, &clients, &dump);
         let mut resources = compare(&published, &dump);
         // Clusters say whether endpoints are awaited; whether they differ themselves was perhaps not asked.
@@ -196,18 +196,20 @@ fn resource(held: &Held, whole: bool) -> HeldResource {
 /// What is published of these kinds, and what these clients, which are the same Envoy, said of it.
 fn published(store: &Store, kinds: &[ResourceType], clients: &[ClientStatus], dump: &Dump) -> Vec<Published> {
     let held: BTreeSet<(ResourceType, &str)> = dump.held.iter().map(|held| (held.kind, held.name.as_str())).collect();
+    // An Envoy that is not connected belongs to a group that is not known: then it is held against the default one.
+    let group = clients.first().map(|client| client.group.clone()).unwrap_or_default();
     let mut all = Vec::new();
     for kind in kinds.iter().copied() {
         let statuses = || clients.iter().flat_map(|client| &client.types).filter(move |of| of.resource_type == kind);
         let refusals: BTreeMap<&str, &Arc<str>> =
             statuses().flat_map(|of| &of.rejected).map(|refused| (&*refused.name, &refused.message)).collect();
-        for (name, version) in store.list(kind) {
+        for (name, version) in store.list_for(&group, kind) {
             // It takes a look at each client, and is of interest only where something is missing.
             let is_asked = !clients.is_empty() && !held.contains(&(kind, &*name));
             all.push(Published {
                 kind,
                 version: version.to_string(),
-                content: content(store, kind, &name),
+                content: content(store, &group, kind, &name),
                 refusal: refusals.get(&*name).map(|message| Arc::clone(message)),
                 subscribed: is_asked.then(|| wants(store, kind, &name, clients)),
                 name,
@@ -223,8 +225,8 @@ fn wants(store: &Store, kind: ResourceType, name: &str, clients: &[ClientStatus]
 }
 
 /// What can be compared where Envoy says no version. What cannot be decoded was not made by us, and has a version all the same.
-fn content(store: &Store, kind: ResourceType, name: &str) -> Content {
-    let bytes = || store.content(kind, name).unwrap_or_default();
+fn content(store: &Store, group: &Group, kind: ResourceType, name: &str) -> Content {
+    let bytes = || store.content_for(group, kind, name).unwrap_or_default();
     match kind {
         ResourceType::Endpoint => match ClusterLoadAssignment::decode(bytes().as_slice()) {
             Ok(assignment) => Content::Hosts(hosts(&assignment)),

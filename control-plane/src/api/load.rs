@@ -15,7 +15,6 @@ use tidegate_xds::{LoadSnapshot, Locality, Reporter, Requests, Store};
 
 use crate::clock::timestamp;
 
-
 /// A service and its versions, each with the name of its cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Known {
@@ -133,7 +132,7 @@ pub(crate) fn report(store: &Store, services: Vec<Known>, now: Timestamp) -> Loa
     let reports = store.load_reports();
     let LoadSnapshot { since, clusters, other, reporters } = reports.snapshot();
     let nodes: BTreeSet<_> = reporters.iter().map(|reporter| reporter.node_id.clone()).collect();
-    let silent = store.clients().into_iter().map(|client| client.node_id).filter(|node| !nodes.contains(node));
+    let silent = store.clients().into_iter().map(|client| client.node.id).filter(|node| !nodes.contains(node));
     let mut known: BTreeMap<_, _> = clusters.into_iter().map(|cluster| (cluster.name.clone(), cluster)).collect();
     let mut of_version = |(name, cluster): (String, String)| {
         let mut of = VersionLoad { name, ..VersionLoad::default() };

@@ -75,7 +75,8 @@ fn commit(store: &Store, name: &str) -> u64 {
 
 fn kept_names(directory: &Path) -> BTreeSet<String> {
     let kept = file::read(&directory.join(FILE)).unwrap();
-    kept.iter().flat_map(|snapshot| snapshot.resources(&Group::default()).map(|(_, name, ..)| name.to_owned())).collect()
+    let everyone = Group::default();
+    kept.iter().flat_map(|snapshot| snapshot.resources(&everyone).map(|(_, name, ..)| name.to_owned())).collect()
 }
 
 fn files(directory: &Path) -> BTreeSet<String> {

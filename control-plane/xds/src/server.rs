@@ -32,7 +32,6 @@ use crate::session::{self, Limits, Protocol};
 use crate::store::Store;
 use crate::tls::ServerTls;
 
-
 /// The limits of a server. The defaults suit Envoy.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::tree::{Node, Place, Value};
-use super::{Admin, Canary, Config, HashOn, Listener, Salt, ServiceConfig, WHOLE, Xds, XdsTls, tree};
+use super::{Admin, Canary, Config, HashOn, Listener, Salt, ServiceConfig, WHOLE, XdsTls, tree};
 use crate::name::NameError;
 use crate::{Code, Problem, ServiceName, VersionName, duration, suggest};
 

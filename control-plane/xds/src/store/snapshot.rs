@@ -105,7 +105,8 @@ impl Snapshot {
         out.put(&MAGIC)?;
         out.put(&FORMAT.to_le_bytes())?;
         out.put(&millis(self.taken_at).to_le_bytes())?;
-        let together = |one: &Stored, next: &Stored| (&one.group, one.resource_type) == (&next.group, next.resource_type);
+        let together =
+            |one: &Stored, next: &Stored| (&one.group, one.resource_type) == (&next.group, next.resource_type);
         for of_type in self.resources.chunk_by(together) {
             let Some(first) = of_type.first() else { continue };
             out.put_sized(first.group.name().as_bytes())?;
@@ -162,7 +163,9 @@ impl Snapshot {
 
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Self) -> bool {
-        let each = |stored: &Stored| (stored.group.clone(), stored.resource_type, Arc::clone(&stored.name), stored.encoded.version);
+        let each = |stored: &Stored| {
+            (stored.group.clone(), stored.resource_type, Arc::clone(&stored.name), stored.encoded.version)
+        };
         self.taken_at == other.taken_at && self.resources.iter().map(each).eq(other.resources.iter().map(each))
     }
 }

@@ -16,7 +16,7 @@ fn commit(resources: &[(ResourceType, &str, &[u8])]) -> Commit {
     let mut commit = Commit::default();
     for (resource_type, name, message) in resources {
         let encoded = Encoded::of_bytes(*resource_type, name, message);
-        commit.put(*resource_type, Arc::from(*name), Change::Upsert(encoded));
+        commit.put(None, *resource_type, Arc::from(*name), Change::Upsert(encoded));
     }
     commit
 }
@@ -158,8 +158,9 @@ fn a_replacement_withdraws_what_it_does_not_name() {
     let gone = [(ResourceType::Route, Arc::from("web")), (ResourceType::Cluster, Arc::from("shop/v1"))];
     assert_eq!(committed.changed, gone);
     assert_eq!(committed.sequence, sequence + 2);
-    let names =
-        |snapshot: &Snapshot| snapshot.resources(&Group::default()).map(|(of, name, ..)| (of, name.to_owned())).collect::<Vec<_>>();
+    let names = |snapshot: &Snapshot| {
+        snapshot.resources(&Group::default()).map(|(of, name, ..)| (of, name.to_owned())).collect::<Vec<_>>()
+    };
     assert_eq!(
         names(&store.snapshot()),
         [(ResourceType::Endpoint, "shop/v1".to_owned()), (ResourceType::Listener, "web".to_owned())]
