@@ -16,8 +16,12 @@ fn milliseconds(duration: Duration) -> f64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far less than 2^52")]
+fn float(count: u64) -> f64 {
+    count as f64
+}
+
 fn mebibytes(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
+    float(bytes) / f64::from(1 << 20)
 }
 
 /// With a comma at the thousands.

@@ -191,7 +191,10 @@ impl Http2 {
             }
             PING if flags & ACK == 0 => put_frame(PING, ACK, 0, &payload, &mut self.out),
             RST_STREAM => self.ended = true,
-            GOAWAY => bail!("the server goes away: {}", String::from_utf8_lossy(&payload)),
+            GOAWAY => {
+                let (fixed, debug) = payload.split_at(payload.len().min(8));
+                bail!("the server goes away: {:?} {}", fixed.get(4..), String::from_utf8_lossy(debug))
+            }
             _ => {}
         }
         if kind == HEADERS || kind == DATA {

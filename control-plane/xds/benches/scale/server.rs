@@ -146,7 +146,17 @@ impl Profile {
     fn finish(mut self) -> Result<()> {
         self.perf.wait()?;
         let output = Process::new("perf")
-            .args(["report", "--stdio", "--percent-limit", "0.5", "--sort", "symbol", "-i"])
+            .args([
+                "report",
+                "--stdio",
+                "--percent-limit",
+                "0.5",
+                "--sort",
+                "symbol",
+                "--fields",
+                "overhead,symbol",
+                "-i",
+            ])
             .arg(&self.data)
             .stderr(Stdio::null())
             .output()?;
@@ -168,17 +178,37 @@ impl Meter {
         Ok(Self { at: now(), machine: machine()?, server: server.look()?.processor, clients: processor() })
     }
 
-    /// Which part of the processor time the clients took, how busy the two cores were, and how much of them went to
-    /// whoever else uses this machine: where that is not about nothing, times say little.
-    pub(crate) fn row(&self, case: &str, server: &mut Server) -> Result<Row> {
+    pub(crate) fn read(&self, server: &mut Server) -> Result<Cost> {
         let took = Duration::from_nanos(now() - self.at).as_secs_f64();
         let server = (server.look()?.processor - self.server).as_secs_f64();
         let clients = (processor() - self.clients).as_secs_f64();
-        let others = (machine()? - self.machine).as_secs_f64() - server - clients;
-        let [s, c, o] = [server, clients, others.max(0.0)].map(|seconds| seconds / took);
-        let mut row = Row::new(format!("{case}: clients' share of the CPU"), clients / (server + clients), "");
+        let others = ((machine()? - self.machine).as_secs_f64() - server - clients).max(0.0);
+        Ok(Cost { took, server, clients, others })
+    }
+
+    pub(crate) fn row(&self, case: &str, server: &mut Server) -> Result<Row> {
+        Ok(self.read(server)?.row(case))
+    }
+}
+
+/// Seconds of processor time, and of the clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cost {
+    took: f64,
+    pub(crate) server: f64,
+    clients: f64,
+    others: f64,
+}
+
+impl Cost {
+    /// Which part of the processor time the clients took, how busy the two cores were, and how much of them went to
+    /// whoever else uses this machine: where that is not about nothing, times say little.
+    pub(crate) fn row(&self, case: &str) -> Row {
+        let share = self.clients / (self.server + self.clients);
+        let mut row = Row::new(format!("{case}: clients' share of the CPU"), share, "");
+        let [s, c, o] = [self.server, self.clients, self.others].map(|seconds| seconds / self.took);
         row.compared_with = Some(format!("cores: server {s:.2}, clients {c:.2}, others {o:.2}"));
-        Ok(row)
+        row
     }
 }
 

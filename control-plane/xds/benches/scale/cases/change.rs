@@ -9,7 +9,7 @@ use tidegate_figures::{Row, percentile};
 use tidegate_xds::ResourceType;
 
 use crate::Options;
-use crate::cases::{PATIENCE, milliseconds, thousands};
+use crate::cases::{PATIENCE, float, milliseconds, thousands};
 use crate::child::Command;
 use crate::fleet::Fleet;
 use crate::plan::{Endpoints, Plan, Variant};
@@ -41,7 +41,7 @@ pub(crate) fn endpoint(
         weight: u32::try_from(round + 2).unwrap_or(2),
     };
     let profile = format!("change-{services}-{}-{how}", variant.label());
-    let Seen { times, bytes, clients } = rounds(options, plan, &profile, &case, change)?;
+    let Seen { times, bytes, processor, clients } = rounds(options, plan, &profile, &case, change)?;
     Ok(vec![
         Row::at_most(
             format!("{case}: one endpoint changed, p50 until {STREAMS} streams have it"),
@@ -51,6 +51,7 @@ pub(crate) fn endpoint(
         ),
         Row::new(format!("{case}: p99"), milliseconds(percentile(&times, 99.0)), "ms"),
         Row::new(format!("{case}: bytes for each stream and change"), bytes, "B"),
+        Row::new(format!("{case}: server's processor time for each stream and change"), processor, "µs"),
         clients,
     ])
 }
@@ -66,7 +67,7 @@ pub(crate) fn weight(options: &Options, variant: Variant) -> Result<Vec<Row>> {
         plan.news = ResourceType::Runtime;
         let weigh = |round| Command::Weigh(u32::try_from(round + 1).unwrap_or(1));
         let profile = format!("weight-{services}-{}", variant.label());
-        let Seen { times, bytes, clients } = rounds(options, plan, &profile, &case, weigh)?;
+        let Seen { times, bytes, processor, clients } = rounds(options, plan, &profile, &case, weigh)?;
         rows.push(Row::at_most(
             format!("{case}: one weight changed, p50 until {STREAMS} edges have it"),
             milliseconds(percentile(&times, 50.0)),
@@ -81,7 +82,8 @@ pub(crate) fn weight(options: &Options, variant: Variant) -> Result<Vec<Row>> {
             on_wire.budget = Some("as with 100 services (± 10 %)".to_owned());
             on_wire.met = Some((bytes / least - 1.0).abs() <= 0.1);
         }
-        rows.extend([on_wire, clients]);
+        let cost = Row::new(format!("{case}: server's processor time for each edge and weight"), processor, "µs");
+        rows.extend([on_wire, cost, clients]);
     }
     Ok(rows)
 }
@@ -91,6 +93,8 @@ struct Seen {
     times: Vec<Duration>,
     /// What each stream was sent in each round.
     bytes: f64,
+    /// The server's processor time for each stream in each round, in microseconds.
+    processor: f64,
     clients: Row,
 }
 
@@ -111,11 +115,10 @@ fn rounds(options: &Options, plan: Plan, profile: &str, case: &str, change: impl
         thread::sleep(PAUSE);
     }
     let bytes = fleet.tally.received.load(Relaxed) - before;
-    let clients = meter.row(case, &mut server)?;
+    let cost = meter.read(&mut server)?;
     fleet.stop()?;
     server.stop()?;
-    #[expect(clippy::cast_precision_loss, reason = "far less than 2^52")]
-    let bytes = bytes as f64 / (STREAMS * times.len()) as f64;
+    let sent = float((STREAMS * times.len()) as u64);
     times.sort_unstable();
-    Ok(Seen { times, bytes, clients })
+    Ok(Seen { times, bytes: float(bytes) / sent, processor: cost.server * 1e6 / sent, clients: cost.row(case) })
 }

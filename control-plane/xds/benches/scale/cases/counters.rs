@@ -7,7 +7,7 @@ use anyhow::Result;
 use tidegate_figures::Row;
 
 use crate::Options;
-use crate::cases::PATIENCE;
+use crate::cases::{PATIENCE, float};
 use crate::child::Command;
 use crate::fleet::Fleet;
 use crate::plan::{Endpoints, Plan, Variant};
@@ -39,10 +39,8 @@ pub(crate) fn counted(options: &Options, variant: Variant) -> Result<Vec<Row>> {
     let woken = server.look()?.wakes - before;
     fleet.stop()?;
     server.stop()?;
-    #[expect(clippy::cast_precision_loss, reason = "far less than 2^52")]
-    let ratio = |count: f64, of: usize| count / of as f64;
-    #[expect(clippy::cast_precision_loss, reason = "far less than 2^52")]
-    let (encodes, woken) = (ratio(encodes as f64, CHANGES), ratio(woken as f64, subscribers));
+    let encodes = float(encodes as u64) / float(CHANGES as u64);
+    let woken = float(woken) / float(subscribers as u64);
     let case = format!("{STREAMS} {} streams, {EACH} names each", variant.label());
     let exactly = |name: String, value: f64| {
         let mut row = Row::new(name, value, "");

@@ -11,7 +11,7 @@ use anyhow::Result;
 use tidegate_figures::{Row, percentile};
 
 use crate::Options;
-use crate::cases::{PATIENCE, milliseconds, thousands};
+use crate::cases::{PATIENCE, float, mebibytes, milliseconds, thousands};
 use crate::child::Command;
 use crate::fleet::Fleet;
 use crate::plan::{Endpoints, Plan, Variant};
@@ -24,6 +24,7 @@ const ENDPOINTS: usize = 1;
 const PER_SECOND: u64 = 2_500;
 const EACH: usize = 20;
 const MOST: f64 = 1_000.0;
+pub(super) const MOST_FOR_A_STREAM: f64 = 64.0;
 
 pub(crate) fn steady(options: &Options, variant: Variant, wildcard: bool) -> Result<Vec<Row>> {
     let streams = options.streams;
@@ -37,9 +38,11 @@ pub(crate) fn steady(options: &Options, variant: Variant, wildcard: bool) -> Res
     let mut server = Server::start(Command::Serve, &profile, options.profiles.as_deref())?;
     server.publish(SERVICES, ENDPOINTS)?;
     let plan = Plan { clusters: false, ..Plan::new(variant, SERVICES, endpoints) };
+    let before = server.look()?.memory;
     let fleet = Fleet::start(server.address, plan.clone(), streams)?;
     fleet.synced(PATIENCE)?;
     server.settle(&fleet)?;
+    let each = server.look()?.memory.saturating_sub(before) / streams as u64;
 
     let commits = PER_SECOND * options.seconds;
     let begin = Command::Begin { per_second: PER_SECOND, commits, endpoints: ENDPOINTS, from: 0, of: SERVICES };
@@ -49,17 +52,20 @@ pub(crate) fn steady(options: &Options, variant: Variant, wildcard: bool) -> Res
     let took = server.finish()?;
     let caught_up = fleet.wait("the last commit", PATIENCE, |tally| is_caught_up(&plan, load, commits, tally));
     let clients = meter.row(&case, &mut server)?;
-    #[expect(clippy::cast_precision_loss, reason = "far less than 2^52")]
-    let per_second = (fleet.tally.responses.load(Relaxed) - before) as f64 / took.as_secs_f64();
+    let per_second = float(fleet.tally.responses.load(Relaxed) - before) / took.as_secs_f64();
     let mut rows = figures(&case, fleet.tally.take_lags(), streams);
-    #[expect(clippy::cast_precision_loss, reason = "far less than 2^52")]
-    let committed = commits as f64 / took.as_secs_f64();
+    let committed = float(commits) / took.as_secs_f64();
     rows.push(Row::new(format!("{case}: commits/s that the server took"), committed, "1/s"));
     rows.push(Row::new(format!("{case}: responses/s"), per_second, "1/s"));
+    let memory = format!("{case}: memory for each stream before that");
+    rows.push(Row::at_most(memory, mebibytes(each) * 1024.0, MOST_FOR_A_STREAM, "KiB"));
     rows.push(clients);
+    if let Err(error) = caught_up {
+        let broken = fleet.tally.broken.load(Relaxed);
+        rows.push(Row { met: Some(false), ..Row::new(format!("{case}: {error:#}"), float(broken as u64), "broken") });
+    }
     fleet.stop()?;
     server.stop()?;
-    caught_up?;
     Ok(rows)
 }
 

@@ -8,7 +8,7 @@ use anyhow::Result;
 use tidegate_figures::Row;
 
 use crate::Options;
-use crate::cases::{PATIENCE, lag, mebibytes, thousands};
+use crate::cases::{PATIENCE, float, lag, mebibytes, thousands};
 use crate::child::Command;
 use crate::fleet::Fleet;
 use crate::plan::{Endpoints, Plan, Variant};
@@ -22,15 +22,15 @@ const HONEST: usize = 10;
 const ASIDE: usize = 10;
 /// What the honest streams are sent meanwhile: enough to see any gap.
 const PER_SECOND: u64 = 100;
-const MOST_FOR_A_STREAM: f64 = 64.0;
 
-pub(crate) fn idle_then_back(options: &Options) -> Result<Vec<Row>> {
+pub(crate) fn idle_then_back(options: &Options, endpoints: Endpoints) -> Result<Vec<Row>> {
     let (variant, streams) = (Variant::Delta, options.streams);
-    let case = format!("{} delta streams × {} clusters", thousands(streams), thousands(SERVICES));
-    let mut server = Server::start(Command::Serve, "reconnect", options.profiles.as_deref())?;
+    let how = if endpoints == Endpoints::Wildcard { "wildcard" } else { "named" };
+    let case = format!("{} delta streams × {} clusters, EDS {how}", thousands(streams), thousands(SERVICES));
+    let mut server = Server::start(Command::Serve, &format!("reconnect-{how}"), options.profiles.as_deref())?;
     server.publish(SERVICES, ENDPOINTS)?;
     server.commit(&Command::PublishEndpoints { from: SERVICES, services: ASIDE, endpoints: ENDPOINTS })?;
-    let plan = Plan::new(variant, SERVICES, Endpoints::OfClusters);
+    let plan = Plan::new(variant, SERVICES, endpoints);
     let recorder = Fleet::start(server.address, Plan { record: true, ..plan.clone() }, 1)?;
     recorder.synced(PATIENCE)?;
     let held = std::mem::take(&mut recorder.tally.recorded().held);
@@ -52,7 +52,7 @@ pub(crate) fn idle_then_back(options: &Options) -> Result<Vec<Row>> {
         Row::at_most(
             format!("{case}: memory for each idle stream"),
             mebibytes(each) * 1024.0,
-            MOST_FOR_A_STREAM,
+            lag::MOST_FOR_A_STREAM,
             "KiB",
         ),
         Row::new(format!("{case}: most memory of the server"), mebibytes(idle.peak), "MiB"),
@@ -80,18 +80,25 @@ pub(crate) fn idle_then_back(options: &Options) -> Result<Vec<Row>> {
     server.finish()?;
     honest.wait("the last commit", PATIENCE, |tally| lag::is_caught_up(&plan_of_honest, load, commits, tally))?;
     server.settle(&fleet)?;
-    let again = fleet.tally.received.load(Relaxed);
+    let (again, resources) = (fleet.tally.received.load(Relaxed), fleet.tally.resources.load(Relaxed));
     let clients = meter.row(&format!("{case}, reconnect"), &mut server)?;
-    #[expect(clippy::cast_precision_loss, reason = "far less than 2^52")]
-    let share = again as f64 / first as f64;
+    let share = float(again) / float(first);
     let mut bytes =
         Row::new(format!("{case}: reconnect with nothing changed, bytes on the wire"), mebibytes(again), "MiB")
             .against("first sync", share);
     bytes.budget = Some("ratio < 0.05".to_owned());
     bytes.met = Some(share < 0.05);
-    rows.extend([bytes, Row::new(format!("{case}: reconnect, until the last is answered"), took.as_secs_f64(), "s")]);
+    rows.extend([
+        bytes,
+        Row::new(
+            format!("{case}: reconnect, unchanged resources sent to each stream"),
+            float(resources) / float(streams as u64),
+            "",
+        ),
+        Row::new(format!("{case}: reconnect, until the last is answered"), took.as_secs_f64(), "s"),
+    ]);
     rows.extend(lag::figures(
-        &format!("{HONEST} honest streams during the reconnect"),
+        &format!("{HONEST} honest streams while those reconnect, EDS {how}"),
         honest.tally.take_lags(),
         HONEST,
     ));

@@ -24,6 +24,8 @@ const MOST_MEMORY: f64 = 300.0;
 
 struct Run {
     took: Duration,
+    /// The server's processor time.
+    cpu: Duration,
     bytes: u64,
     peak: u64,
     clients: Row,
@@ -40,19 +42,23 @@ pub(crate) fn first(options: &Options, variant: Variant) -> Result<Vec<Row>> {
         let plain = Command::ServePlain(messages.path().to_owned());
         theirs.push(run(options, &plan, plain, &format!("plain-{}", variant.label()), &case)?);
     }
-    let ratio =
-        middle(ours.iter().zip(&theirs).map(|(ours, theirs)| ours.took.as_secs_f64() / theirs.took.as_secs_f64()));
-    let (seconds, plainly) =
-        (middle(ours.iter().map(|it| it.took.as_secs_f64())), middle(theirs.iter().map(|it| it.took.as_secs_f64())));
-    let mut took = Row::new(format!("{case}: until the last is synced"), seconds, "s")
-        .against(format!("plain tonic {plainly:.2} s"), ratio);
+    let seconds = |runs: &[Run], of: fn(&Run) -> Duration| middle(runs.iter().map(|run| of(run).as_secs_f64()));
+    let compared = |what: &str, of: fn(&Run) -> Duration| {
+        let pairs = ours.iter().zip(&theirs);
+        let ratio = middle(pairs.map(|(ours, theirs)| of(ours).as_secs_f64() / of(theirs).as_secs_f64()));
+        let plainly = format!("plain tonic {:.2} s", seconds(&theirs, of));
+        (ratio, Row::new(format!("{case}: {what}"), seconds(&ours, of), "s").against(plainly, ratio))
+    };
+    let (ratio, mut took) = compared("until the last is synced", |run| run.took);
     took.budget = Some("ratio ≤ 1.5".to_owned());
     took.met = Some(ratio <= 1.5);
+    let (_, cpu) = compared("processor time of the server", |run| run.cpu);
     let peak = |runs: &[Run]| mebibytes(runs.iter().map(|it| it.peak).max().unwrap_or(0));
     let memory = Row::at_most(format!("{case}: most memory of the server"), peak(&ours), MOST_MEMORY, "MiB")
         .against("plain tonic", peak(&ours) / peak(&theirs));
     let last = ours.pop().context("there were rounds")?;
-    Ok(vec![took, memory, Row::new(format!("{case}: bytes on the wire"), mebibytes(last.bytes), "MiB"), last.clients])
+    let bytes = Row::new(format!("{case}: bytes on the wire"), mebibytes(last.bytes), "MiB");
+    Ok(vec![took, cpu, memory, bytes, last.clients])
 }
 
 /// What one stream is sent.
@@ -73,16 +79,17 @@ fn run(options: &Options, plan: &Plan, serve: Command, profile: &str, case: &str
     if publishes {
         server.publish(SERVICES, ENDPOINTS)?;
     }
+    let before = server.look()?.processor;
     let (meter, began) = (Meter::start(&mut server)?, now());
     let fleet = Fleet::start(server.address, plan.clone(), STREAMS)?;
     fleet.synced(PATIENCE)?;
     let took = Duration::from_nanos(fleet.tally.synced_at.load(Relaxed) - began);
     let bytes = fleet.tally.received.load(Relaxed);
     let clients = meter.row(case, &mut server)?;
-    let peak = server.look()?.peak;
+    let seen = server.look()?;
     fleet.stop()?;
     server.stop()?;
-    Ok(Run { took, bytes, peak, clients })
+    Ok(Run { took, cpu: seen.processor - before, bytes, peak: seen.peak, clients })
 }
 
 fn middle(values: impl Iterator<Item = f64>) -> f64 {
