@@ -162,12 +162,10 @@ impl Http2 {
     fn on_frame(&mut self, Frame { kind, flags, stream, .. }: Frame) -> Result<()> {
         let payload = std::mem::take(&mut self.control);
         match kind {
-            DATA => {
-                if self.consumed > STREAM_WINDOW / 2 {
-                    let widened = std::mem::take(&mut self.consumed).to_be_bytes();
-                    put_frame(WINDOW_UPDATE, 0, 0, &widened, &mut self.out);
-                    put_frame(WINDOW_UPDATE, 0, STREAM, &widened, &mut self.out);
-                }
+            DATA if self.consumed > STREAM_WINDOW / 2 => {
+                let widened = std::mem::take(&mut self.consumed).to_be_bytes();
+                put_frame(WINDOW_UPDATE, 0, 0, &widened, &mut self.out);
+                put_frame(WINDOW_UPDATE, 0, STREAM, &widened, &mut self.out);
             }
             SETTINGS if flags & ACK == 0 => {
                 for setting in payload.chunks_exact(6) {
@@ -182,11 +180,8 @@ impl Http2 {
             }
             WINDOW_UPDATE if payload.len() == 4 => {
                 let more = i64::from(u32::from_be_bytes([payload[0], payload[1], payload[2], payload[3]]));
-                if stream == STREAM {
-                    self.stream_window += more
-                } else {
-                    self.connection_window += more
-                }
+                let window = if stream == STREAM { &mut self.stream_window } else { &mut self.connection_window };
+                *window += more;
                 self.release();
             }
             PING if flags & ACK == 0 => put_frame(PING, ACK, 0, &payload, &mut self.out),

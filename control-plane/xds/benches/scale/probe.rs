@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether the server does anything but call the method unimplemented.
 pub(crate) fn is_served(variant: Variant) -> Result<bool> {
-    let mut server = Server::start(Command::Serve, "", None)?;
+    let mut server = Server::start(&Command::Serve, "", None)?;
     server.publish(1, 1)?;
     let url = format!("http://{}", server.address);
     let type_url = ResourceType::Cluster.type_url().to_owned();

@@ -35,7 +35,7 @@ struct Profile {
 
 impl Server {
     /// A process of its own, with a profile of it in `profiles` if that is given.
-    pub(crate) fn start(serve: Command, name: &str, profiles: Option<&Path>) -> Result<Self> {
+    pub(crate) fn start(serve: &Command, name: &str, profiles: Option<&Path>) -> Result<Self> {
         let mut process = Process::new(std::env::current_exe()?)
             .arg(crate::CHILD)
             .stdin(Stdio::piped())
@@ -47,7 +47,7 @@ impl Server {
         let profile = profiles.map(|folder| Profile::start(process.id(), folder, name)).transpose()?;
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server = Self { process, commands, replies, address, profile };
-        let Reply::Serving(address) = server.ask(&serve)? else { bail!("the server does not serve") };
+        let Reply::Serving(address) = server.ask(serve)? else { bail!("the server does not serve") };
         server.address = address;
         Ok(server)
     }

@@ -99,7 +99,7 @@ struct Seen {
 }
 
 fn rounds(options: &Options, plan: Plan, profile: &str, case: &str, change: impl Fn(usize) -> Command) -> Result<Seen> {
-    let mut server = Server::start(Command::Serve, profile, options.profiles.as_deref())?;
+    let mut server = Server::start(&Command::Serve, profile, options.profiles.as_deref())?;
     server.publish(plan.services, ENDPOINTS)?;
     let fleet = Fleet::start(server.address, plan, STREAMS)?;
     fleet.synced(PATIENCE)?;

@@ -20,7 +20,7 @@ const EACH: usize = 20;
 const CHANGES: usize = 50;
 
 pub(crate) fn counted(options: &Options, variant: Variant) -> Result<Vec<Row>> {
-    let mut server = Server::start(Command::Serve, "counters", options.profiles.as_deref())?;
+    let mut server = Server::start(&Command::Serve, "counters", options.profiles.as_deref())?;
     server.publish(SERVICES, 1)?;
     let endpoints = Endpoints::Some { from: 0, of: SERVICES, each: EACH };
     let plan = Plan::new(variant, SERVICES, endpoints);

@@ -35,7 +35,7 @@ pub(crate) fn steady(options: &Options, variant: Variant, wildcard: bool) -> Res
     };
     let case = format!("{} {} streams, {how}, {} commits/s", thousands(streams), variant.label(), PER_SECOND);
     let profile = format!("lag-{}-{}", if wildcard { "wildcard" } else { "named" }, variant.label());
-    let mut server = Server::start(Command::Serve, &profile, options.profiles.as_deref())?;
+    let mut server = Server::start(&Command::Serve, &profile, options.profiles.as_deref())?;
     server.publish(SERVICES, ENDPOINTS)?;
     let plan = Plan { clusters: false, ..Plan::new(variant, SERVICES, endpoints) };
     let before = server.look()?.memory;

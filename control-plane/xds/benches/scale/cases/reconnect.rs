@@ -27,7 +27,7 @@ pub(crate) fn idle_then_back(options: &Options, endpoints: Endpoints) -> Result<
     let (variant, streams) = (Variant::Delta, options.streams);
     let how = if endpoints == Endpoints::Wildcard { "wildcard" } else { "named" };
     let case = format!("{} delta streams × {} clusters, EDS {how}", thousands(streams), thousands(SERVICES));
-    let mut server = Server::start(Command::Serve, &format!("reconnect-{how}"), options.profiles.as_deref())?;
+    let mut server = Server::start(&Command::Serve, &format!("reconnect-{how}"), options.profiles.as_deref())?;
     server.publish(SERVICES, ENDPOINTS)?;
     server.commit(&Command::PublishEndpoints { from: SERVICES, services: ASIDE, endpoints: ENDPOINTS })?;
     let plan = Plan::new(variant, SERVICES, endpoints);

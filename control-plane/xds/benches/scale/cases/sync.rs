@@ -63,7 +63,7 @@ pub(crate) fn first(options: &Options, variant: Variant) -> Result<Vec<Row>> {
 
 /// What one stream is sent.
 fn record(plan: &Plan) -> Result<Vec<Vec<u8>>> {
-    let mut server = Server::start(Command::Serve, "", None)?;
+    let mut server = Server::start(&Command::Serve, "", None)?;
     server.publish(SERVICES, ENDPOINTS)?;
     let fleet = Fleet::start(server.address, Plan { record: true, ..plan.clone() }, 1)?;
     fleet.synced(PATIENCE)?;
@@ -75,7 +75,7 @@ fn record(plan: &Plan) -> Result<Vec<Vec<u8>>> {
 
 fn run(options: &Options, plan: &Plan, serve: Command, profile: &str, case: &str) -> Result<Run> {
     let publishes = matches!(serve, Command::Serve);
-    let mut server = Server::start(serve, profile, options.profiles.as_deref())?;
+    let mut server = Server::start(&serve, profile, options.profiles.as_deref())?;
     if publishes {
         server.publish(SERVICES, ENDPOINTS)?;
     }
