@@ -20,9 +20,10 @@ const STREAMS: usize = 100;
 const ENDPOINTS: usize = 10;
 /// Rounds in one case, unless they take longer than this together.
 const ROUNDS: usize = 100;
-const LONGEST: Duration = Duration::from_secs(15);
-/// Between rounds the clients' answers arrive and the server comes to rest.
-const PAUSE: Duration = Duration::from_millis(20);
+const LONGEST: Duration = Duration::from_secs(20);
+/// Between rounds the clients' answers arrive and the server comes to rest; a change that follows many others closely is
+/// another case, for a server may hold it back to send it with the next.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// One endpoint of one service changes.
 pub(crate) fn endpoint(

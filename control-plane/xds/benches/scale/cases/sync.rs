@@ -38,9 +38,9 @@ pub(crate) fn first(options: &Options, variant: Variant) -> Result<Vec<Row>> {
     plain::store(&record(&plan)?, messages.path())?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        ours.push(run(options, &plan, Command::Serve, &format!("sync-{}", variant.label()), &case)?);
+        ours.push(run(options, &plan, &Command::Serve, &format!("sync-{}", variant.label()), &case)?);
         let plain = Command::ServePlain(messages.path().to_owned());
-        theirs.push(run(options, &plan, plain, &format!("plain-{}", variant.label()), &case)?);
+        theirs.push(run(options, &plan, &plain, &format!("plain-{}", variant.label()), &case)?);
     }
     let seconds = |runs: &[Run], of: fn(&Run) -> Duration| middle(runs.iter().map(|run| of(run).as_secs_f64()));
     let compared = |what: &str, of: fn(&Run) -> Duration| {
@@ -73,9 +73,9 @@ fn record(plan: &Plan) -> Result<Vec<Vec<u8>>> {
     Ok(messages)
 }
 
-fn run(options: &Options, plan: &Plan, serve: Command, profile: &str, case: &str) -> Result<Run> {
+fn run(options: &Options, plan: &Plan, serve: &Command, profile: &str, case: &str) -> Result<Run> {
     let publishes = matches!(serve, Command::Serve);
-    let mut server = Server::start(&serve, profile, options.profiles.as_deref())?;
+    let mut server = Server::start(serve, profile, options.profiles.as_deref())?;
     if publishes {
         server.publish(SERVICES, ENDPOINTS)?;
     }
