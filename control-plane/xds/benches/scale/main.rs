@@ -81,10 +81,7 @@ fn measure(options: &Options, variant: Variant) -> Result<Vec<Row>> {
     if variant == Variant::Delta {
         cases.push((format!("lag named {label}"), Box::new(move || cases::lag::steady(options, variant, false))));
         cases.push((format!("lag wildcard {label}"), Box::new(move || cases::lag::steady(options, variant, true))));
-        for (how, endpoints) in [("named", Endpoints::OfClusters), ("wildcard", Endpoints::Wildcard)] {
-            let case = move || cases::reconnect::idle_then_back(options, endpoints);
-            cases.push((format!("reconnect {how} {label}"), Box::new(case)));
-        }
+        cases.push((format!("reconnect {label}"), Box::new(|| cases::reconnect::idle_then_back(options))));
     }
     cases.push((format!("weight {label}"), Box::new(move || cases::change::weight(options, variant))));
     cases.push((format!("counters {label}"), Box::new(move || cases::counters::counted(options, variant))));

@@ -23,14 +23,13 @@ const ASIDE: usize = 10;
 /// What the honest streams are sent meanwhile: enough to see any gap.
 const PER_SECOND: u64 = 100;
 
-pub(crate) fn idle_then_back(options: &Options, endpoints: Endpoints) -> Result<Vec<Row>> {
+pub(crate) fn idle_then_back(options: &Options) -> Result<Vec<Row>> {
     let (variant, streams) = (Variant::Delta, options.streams);
-    let how = if endpoints == Endpoints::Wildcard { "wildcard" } else { "named" };
-    let case = format!("{} delta streams × {} clusters, EDS {how}", thousands(streams), thousands(SERVICES));
-    let mut server = Server::start(&Command::Serve, &format!("reconnect-{how}"), options.profiles.as_deref())?;
+    let case = format!("{} delta streams × {} clusters", thousands(streams), thousands(SERVICES));
+    let mut server = Server::start(&Command::Serve, "reconnect", options.profiles.as_deref())?;
     server.publish(SERVICES, ENDPOINTS)?;
     server.commit(&Command::PublishEndpoints { from: SERVICES, services: ASIDE, endpoints: ENDPOINTS })?;
-    let plan = Plan::new(variant, SERVICES, endpoints);
+    let plan = Plan::new(variant, SERVICES, Endpoints::OfClusters);
     let recorder = Fleet::start(server.address, Plan { record: true, ..plan.clone() }, 1)?;
     recorder.synced(PATIENCE)?;
     let held = std::mem::take(&mut recorder.tally.recorded().held);
@@ -98,7 +97,7 @@ pub(crate) fn idle_then_back(options: &Options, endpoints: Endpoints) -> Result<
         Row::new(format!("{case}: reconnect, until the last is answered"), took.as_secs_f64(), "s"),
     ]);
     rows.extend(lag::figures(
-        &format!("{HONEST} honest streams while those reconnect, EDS {how}"),
+        &format!("{HONEST} honest streams while those reconnect"),
         honest.tally.take_lags(),
         HONEST,
     ));
