@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint fmt bench clean
+.PHONY: help setup build demo test lint fmt bench profile clean
 
 MUSL := $(shell uname -m)-unknown-linux-musl
 # The filter is built for WebAssembly by control-plane/build.rs; it has nothing to build or test for the host.
@@ -35,9 +35,13 @@ lint: setup ## check format and lints, as CI does
 fmt: ## format the sources
 	cargo fmt --all
 
-bench: build ## measure; writes target/bench/report.json
+bench: build ## measure; writes target/bench/report.json and target/bench/xds.json
 	@scripts/setup bench
 	$(WITH_ENVOY) cargo run -p tidegate-tests --bin bench
+	cargo bench -p tidegate-xds --bench scale
+
+profile: ## where the xDS server spends its time: the scale bench under perf; reports in target/bench/profile
+	cargo bench -p tidegate-xds --bench scale -- --profile $(CURDIR)/target/bench/profile
 
 clean: ## remove what was built (not .tools)
 	cargo clean

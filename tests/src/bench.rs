@@ -3,18 +3,16 @@
 
 mod files;
 
-use std::{fs, net::SocketAddr, path::Path, process::Command, time::Duration};
+use std::{fs, net::SocketAddr, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use serde::Serialize;
+use tidegate_figures::{Row, percentile};
 use tokio::time::Instant;
 
 use crate::{
-    demo::report,
     edge::{Edge, backend, host},
     engine::{Engine, Network, Spec},
     envoy::{Envoy, Options},
-    load::percentile,
     ports,
 };
 
@@ -25,19 +23,6 @@ const WEIGHTS: usize = 15;
 const ROUNDS: usize = 10;
 const SLICE: Duration = Duration::from_secs(2);
 const CONNECTIONS: usize = 32;
-
-/// One figure.
-#[derive(Debug, Clone, Serialize)]
-pub struct Row {
-    pub name: String,
-    pub value: f64,
-    pub unit: &'static str,
-    pub compared_with: Option<String>,
-    pub ratio: Option<f64>,
-    /// What `design.md` asks for.
-    pub budget: Option<String>,
-    pub met: Option<bool>,
-}
 
 /// Measures everything.
 pub async fn run(say: impl Fn(&str)) -> Result<Vec<Row>> {
@@ -52,25 +37,6 @@ pub async fn run(say: impl Fn(&str)) -> Result<Vec<Row>> {
     say("the filter: none, off on the route, sticky canary, in turn");
     rows.extend(filter(&engine, &network).await?);
     Ok(rows)
-}
-
-/// As a table, and as the file.
-pub fn publish(rows: &[Row], path: &Path) -> Result<String> {
-    report::write(path, &rows)?;
-    let mut lines = vec![["figure", "value", "unit", "compared with", "ratio", "budget", "met"].map(str::to_owned)];
-    let number = |n: f64| format!("{n:.2}");
-    for row in rows {
-        lines.push([
-            row.name.clone(),
-            number(row.value),
-            row.unit.to_owned(),
-            row.compared_with.clone().unwrap_or_default(),
-            row.ratio.map(|r| format!("{r:.3}")).unwrap_or_default(),
-            row.budget.clone().unwrap_or_default(),
-            row.met.map(|met| if met { "yes" } else { "NO" }.to_owned()).unwrap_or_default(),
-        ]);
-    }
-    Ok(report::table(&lines))
 }
 
 async fn discovery(engine: &Engine, network: &Network) -> Result<Vec<Row>> {

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http::Method;
 use http_body_util::BodyExt;
+use tidegate_figures::percentile;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until, timeout_at},
@@ -416,13 +417,6 @@ impl fmt::Display for Report {
     }
 }
 
-/// The nearest-rank percentile of sorted values.
-pub fn percentile(sorted: &[Duration], percent: f64) -> Duration {
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "0 to len")]
-    let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.max(1) - 1).copied().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -435,15 +429,6 @@ mod tests {
             served_by: version.map(|version| format!("{version}/box")),
             key: key.map(str::to_owned),
         }
-    }
-
-    #[test]
-    fn percentiles_are_of_the_nearest_rank() {
-        let millis: Vec<_> = (1..=100).map(Duration::from_millis).collect();
-        for (percent, expected) in [(0.0, 1), (1.0, 1), (50.0, 50), (99.0, 99), (99.5, 100), (100.0, 100)] {
-            assert_eq!(percentile(&millis, percent), Duration::from_millis(expected), "{percent}");
-        }
-        assert_eq!(percentile(&[], 50.0), Duration::ZERO);
     }
 
     #[test]

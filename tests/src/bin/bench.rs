@@ -1,13 +1,14 @@
 //! `make bench`: measures, prints a table and writes `target/bench/report.json`.
 
 use anyhow::Result;
+use tidegate_figures::publish;
 use tidegate_tests::{bench, demo};
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let rows = bench::run(say).await?;
     let path = demo::target("bench/report.json");
-    say(&bench::publish(&rows, &path)?);
+    say(&publish(&rows, &path)?);
     let missed: Vec<&str> = rows.iter().filter(|row| row.met == Some(false)).map(|row| row.name.as_str()).collect();
     if !missed.is_empty() {
         say(&format!("short of the budget: {}", missed.join("; ")));

@@ -1,9 +1,10 @@
 //! What was promised against what was seen: rows, the table of them, and the file.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
+use tidegate_figures::{table, write};
 
 use super::timeline::Observed;
 
@@ -67,27 +68,6 @@ impl Report {
     pub fn write(&self, path: &Path) -> Result<()> {
         write(path, self)
     }
-}
-
-/// Writes it as JSON, making the folder.
-pub(crate) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
-    let folder = path.parent().context("a file is in a folder")?;
-    fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-    fs::write(path, serde_json::to_string_pretty(value)? + "\n").with_context(|| format!("write {}", path.display()))
-}
-
-/// Columns as wide as their widest cell, the first line underlined.
-pub(crate) fn table<const N: usize>(lines: &[[String; N]]) -> String {
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default();
-    let widths: [usize; N] = std::array::from_fn(width);
-    let rule: [String; N] = std::array::from_fn(|column| "─".repeat(widths[column]));
-    let mut text = String::new();
-    for line in lines.iter().take(1).chain([&rule]).chain(lines.iter().skip(1)) {
-        let cells: Vec<_> = line.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
 }
 
 fn promises_of(phase: &Observed) -> [Row; 3] {

@@ -8,9 +8,10 @@ use std::{
 };
 
 use serde::Serialize;
+use tidegate_figures::percentile;
 use tidegate_filter_core::{BUCKETS, bucket, pick};
 
-use crate::load::{Sample, percentile};
+use crate::load::Sample;
 
 pub const STABLE: &str = "v1";
 pub const CANARY: &str = "v2";
