@@ -33,6 +33,8 @@ pub(crate) fn idle_then_back(options: &Options) -> Result<Vec<Row>> {
     let recorder = Fleet::start(server.address, Plan { record: true, ..plan.clone() }, 1)?;
     recorder.synced(PATIENCE)?;
     let held = std::mem::take(&mut recorder.tally.recorded().held);
+    // What it leaves unanswered would be missed for ever.
+    server.settle(&recorder)?;
     recorder.stop()?;
 
     let before = server.look()?.memory;
