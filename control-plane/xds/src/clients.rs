@@ -86,8 +86,7 @@ impl Clients {
     pub(crate) fn disconnect(&self, client: &Client) {
         self.connected.write().unwrap_or_else(PoisonError::into_inner).remove(&client.id);
         if let Some(place) = client.place.get() {
-            let session = client.session();
-            client.view.index_mut().leave(*place, &session);
+            client.view.index_mut().leave(*place);
         }
     }
 

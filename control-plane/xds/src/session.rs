@@ -218,7 +218,7 @@ impl Session {
         if first {
             watch.start(tables, request.names.held(), owed, table);
         } else if changed || owed != Owed::default() {
-            watch.owe(owed, table);
+            watch.owe(owed, tables.sequence());
         }
         self.check_limits()?;
         Ok(Outcome {
@@ -246,15 +246,14 @@ impl Session {
             };
             let fragments = std::mem::take(&mut draft.fragments);
             let removed = draft.removed.clone();
+            let from_nothing = watch.began_with_nothing();
             let upserted = watch.sent(self.responses, draft, now);
             if resource_type == ResourceType::Cluster && self.protocol.only.is_none() {
                 // "Warming of Cluster is completed only when a new ClusterLoadAssignment response is supplied by
                 // management server even though there is no change in endpoints", and in delta Envoy may not ask for
                 // one.
                 let endpoints = &mut self.watches[ResourceType::Endpoint];
-                for name in &upserted {
-                    endpoints.refresh(name, tables.table(ResourceType::Endpoint));
-                }
+                endpoints.refresh(&upserted, from_nothing, tables.table(ResourceType::Endpoint));
             }
             return Some(Response {
                 type_url: Arc::from(resource_type.type_url()),
@@ -280,11 +279,6 @@ impl Session {
     /// Withdrawals up to here are of no more use to this stream.
     pub(crate) fn removal_cursor(&self, resource_type: ResourceType) -> u64 {
         self.watches[resource_type].removal_cursor()
-    }
-
-    /// The names that are subscribed to, beyond a wildcard.
-    pub(crate) fn names(&self, resource_type: ResourceType) -> impl Iterator<Item = &Arc<str>> {
-        self.watches[resource_type].subscription.names()
     }
 
     pub(crate) fn node(&self) -> &Node {

@@ -12,8 +12,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use indexmap::IndexSet;
 pub(super) use view::{Held, Tally};
 
+use crate::commit::Encoded;
 use crate::pace::Pace;
 use crate::resource::{ResourceType, Variant, Version};
 use crate::session::Limits;
@@ -26,7 +28,10 @@ use crate::subscription::{Owed, Subscription};
 /// How many responses may stay unanswered, each overdue but the last, before the oldest is forgotten.
 const MAX_UNANSWERED: usize = 4;
 
-#[derive(Debug, Default)]
+/// Names that are owed, each once.
+type Owing = IndexSet<Arc<str>, foldhash::fast::RandomState>;
+
+#[derive(Debug)]
 pub(super) struct Watch {
     pub(super) subscription: Subscription,
     /// Whether the client has asked for this type at all.
@@ -38,8 +43,11 @@ pub(super) struct Watch {
     /// What the other types may rely on: the cursors as of the last time that nothing was owed or in flight.
     confirmed: u64,
     confirmed_removals: u64,
-    /// Names to answer whatever the cursor says: asked for, refused together with a bad one, or to be warmed again.
-    owed: BTreeSet<Arc<str>>,
+    /// Names to answer whatever the cursor says: asked for, refused together with a bad one, or to be warmed again. In
+    /// the order in which they came to be owed.
+    owed: Owing,
+    /// Changes up to here were there when the client asked for everything: it gets them as a newcomer does.
+    newcomer_upto: u64,
     /// A refused response without a culprit, in parts that are sent one at a time until the culprit stands alone.
     suspects: VecDeque<Vec<Arc<str>>>,
     /// Names of which the client got the last accepted version, because this one was refused elsewhere and accepted by
@@ -50,8 +58,10 @@ pub(super) struct Watch {
     leaving: BTreeSet<Arc<str>>,
     leaving_after: u64,
     /// Names that were to be warmed before the client asked for this type: what it then says that it holds does not
-    /// count for them.
-    unwarmed: BTreeSet<Arc<str>>,
+    /// count for them. `None`: all names.
+    unwarmed: Option<BTreeSet<Arc<str>>>,
+    /// Whether the client said nothing of what it holds.
+    began_with_nothing: bool,
     /// An empty response is owed if there is nothing to put into it: the client waits for one to finish its start.
     must_answer: bool,
     unanswered: VecDeque<Sent>,
@@ -107,6 +117,37 @@ struct Sent {
     removed: Vec<Arc<str>>,
 }
 
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            subscription: Subscription::default(),
+            requested: false,
+            cursor: 0,
+            removal_cursor: 0,
+            confirmed: 0,
+            confirmed_removals: 0,
+            owed: Owing::default(),
+            newcomer_upto: 0,
+            suspects: VecDeque::new(),
+            held_back: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            leaving_after: 0,
+            unwarmed: Some(BTreeSet::new()),
+            began_with_nothing: false,
+            must_answer: false,
+            unanswered: VecDeque::new(),
+            blocked_since: None,
+            pace: Pace::default(),
+            held_until: None,
+            refused: Refusals::default(),
+            acks: Acks::default(),
+            unmarked: None,
+            sent_sequence: 0,
+            tally: Tally::default(),
+        }
+    }
+}
+
 impl Watch {
     /// Starts the watch at the first request of its type. `held` is what a reconnecting client says that it has.
     pub(super) fn start(&mut self, tables: &Tables, held: Option<&HashMap<String, String>>, owed: Owed, table: &Table) {
@@ -114,12 +155,22 @@ impl Watch {
         self.cursor = tables.sequence();
         self.removal_cursor = tables.sequence();
         self.must_answer = owed.everything;
+        let held = held.filter(|held| !held.is_empty());
+        self.began_with_nothing = held.is_none();
         let everything = owed.everything;
-        self.owe(owed, table);
-        for (name, version) in held.into_iter().flatten() {
+        let Some(held) = held else {
+            self.owe(owed, tables.sequence());
+            return;
+        };
+        // The cursor cannot say what the client lacks: it is counted up.
+        self.owe(Owed { everything: false, ..owed }, tables.sequence());
+        if everything {
+            self.owed.extend(table.names());
+        }
+        for (name, version) in held {
             match table.get(name) {
                 Some(entry) if self.has(name, version, entry) => {
-                    if let Some((name, newest)) = self.owed.take(name.as_str()).zip(withheld(entry)) {
+                    if let Some((name, newest)) = self.owed.swap_take(name.as_str()).zip(withheld(entry)) {
                         self.held_back.insert(name, newest);
                     }
                 }
@@ -132,39 +183,56 @@ impl Watch {
             }
         }
         self.leaving_after = tables.sequence();
-        self.unwarmed.clear();
+        self.unwarmed = Some(BTreeSet::new());
     }
 
     /// Whether a client that states this version lacks nothing.
     fn has(&self, name: &str, version: &str, entry: &Entry) -> bool {
-        Version::parse(version) == Some(entry.offered().version) && !self.unwarmed.contains(name)
+        let is_warm = self.unwarmed.as_ref().is_some_and(|unwarmed| !unwarmed.contains(name));
+        is_warm && Version::parse(version) == Some(entry.offered().version)
     }
 
-    /// Notes what a request is owed.
-    pub(super) fn owe(&mut self, owed: Owed, table: &Table) {
-        if !owed.lost.is_empty() || !self.subscription.is_wildcard() {
-            let subscription = &self.subscription;
+    /// Notes what a request is owed, as of a number of the store.
+    pub(super) fn owe(&mut self, owed: Owed, sequence: u64) {
+        let subscription = &self.subscription;
+        if !subscription.is_wildcard() {
             self.owed.retain(|name| subscription.covers(name));
             self.held_back.retain(|name, _| subscription.covers(name));
         }
         if owed.everything {
-            self.owed.append(&mut table.names());
+            // Everything is all that changed since the beginning.
+            self.cursor = 0;
+            self.newcomer_upto = sequence;
         }
         self.owed.extend(owed.names);
     }
 
-    /// Makes sure that a name is sent again although it has not changed.
-    pub(super) fn refresh(&mut self, name: &Arc<str>, table: &Table) {
-        if !self.requested {
-            if table.get(name).is_some() {
-                self.unwarmed.insert(Arc::clone(name));
+    /// Makes sure that names are sent again although they have not changed. `all` says that these are among all there
+    /// are, for a client that has nothing yet.
+    pub(super) fn refresh(&mut self, names: &[Arc<str>], all: bool, table: &Table) {
+        if self.requested {
+            for name in names {
+                // What the cursor has not reached will come anyway.
+                let comes = table.get(name).is_some_and(|entry| entry.sequence > self.cursor);
+                let wanted =
+                    self.subscription.names_it(name) || (self.subscription.is_wildcard() && table.get(name).is_some());
+                if wanted && !comes {
+                    self.owed.insert(Arc::clone(name));
+                }
             }
-            if self.unwarmed.len() > table.len() {
-                self.unwarmed.retain(|name| table.get(name).is_some());
+        } else if all {
+            self.unwarmed = None;
+        } else if let Some(unwarmed) = &mut self.unwarmed {
+            unwarmed.extend(names.iter().filter(|name| table.get(name).is_some()).cloned());
+            if unwarmed.len() > table.len() {
+                unwarmed.retain(|name| table.get(name).is_some());
             }
-        } else if self.subscription.names_it(name) || (self.subscription.is_wildcard() && table.get(name).is_some()) {
-            self.owed.insert(Arc::clone(name));
         }
+    }
+
+    /// Whether the client had nothing of this type when it came.
+    pub(super) fn began_with_nothing(&self) -> bool {
+        self.began_with_nothing
     }
 
     /// The next response of this type, or `None` while there is nothing to say or an answer is awaited.
@@ -193,6 +261,32 @@ impl Watch {
             }
             stays
         });
+    }
+
+    /// What changed since the cursor and is wanted, in order. Where fewer names are wanted than may have changed, those
+    /// are looked up.
+    fn changes<'a>(&self, tables: &Tables, table: &'a Table) -> Vec<(&'a Arc<str>, &'a Entry)> {
+        let subscription = &self.subscription;
+        let most = usize::try_from(tables.sequence().saturating_sub(self.cursor)).unwrap_or(usize::MAX);
+        if subscription.is_wildcard() || subscription.names().len() >= most {
+            return table.changes_after(self.cursor).filter(|(name, _)| subscription.covers(name)).collect();
+        }
+        let mut changes: Vec<_> = subscription.names().filter_map(|name| table.get_with_name(name)).collect();
+        changes.retain(|(_, entry)| entry.sequence > self.cursor);
+        changes.sort_unstable_by_key(|(_, entry)| entry.sequence);
+        changes
+    }
+
+    /// What of an entry goes to the client: of what was there before it asked for everything, what newcomers get, else
+    /// the newest. Notes what that holds back.
+    fn part_for<'a>(&mut self, name: &Arc<str>, entry: &'a Entry) -> &'a Encoded {
+        if entry.sequence > self.newcomer_upto {
+            return &entry.encoded;
+        }
+        if let Some(newest) = withheld(entry) {
+            self.held_back.insert(Arc::clone(name), newest);
+        }
+        entry.offered()
     }
 
     /// Whether changes are to wait for more to come, and notes until when. Only where nothing else is to be sent.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::clients::Client;
 use crate::resource::{PerType, ResourceType};
-use crate::session::{Interest, Session};
+use crate::session::Interest;
 
 /// The streams of one view.
 #[derive(Debug, Default)]
@@ -13,9 +13,14 @@ pub(crate) struct Index {
     /// Streams are known by their place here: four bytes for each name they want.
     places: Vec<Option<Arc<Client>>>,
     free: Vec<Place>,
+    /// Places that were left and still stand in the lists below; they are cleaned when they are many.
+    left: Vec<Place>,
     wildcard: PerType<Vec<Place>>,
-    by_name: PerType<HashMap<Arc<str>, Vec<Place>>>,
+    by_name: PerType<HashMap<Arc<str>, Vec<Place>, foldhash::quality::RandomState>>,
 }
+
+/// So many streams may have left before the lists are cleaned of them, and as many as are still there.
+const FEW_LEFT: usize = 64;
 
 /// Where a stream stands.
 pub(crate) type Place = u32;
@@ -32,16 +37,28 @@ impl Index {
         u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)
     }
 
-    /// Lets a stream go, with all that its session wants.
-    pub(crate) fn leave(&mut self, place: Place, session: &Session) {
-        for resource_type in ResourceType::ALL {
-            remove(&mut self.wildcard[resource_type], place);
-            for name in session.names(resource_type) {
-                self.lose(resource_type, name, place);
-            }
-        }
+    /// Lets a stream go. To take it out of the list of each of its names would cost as much as the names that it has, and
+    /// thousands may leave at once: its place stays empty until the lists are cleaned.
+    pub(crate) fn leave(&mut self, place: Place) {
         self.places[place as usize] = None;
-        self.free.push(place);
+        self.left.push(place);
+        let there = self.places.len() - self.free.len() - self.left.len();
+        if self.left.len() > FEW_LEFT.max(there) {
+            self.clean();
+        }
+    }
+
+    fn clean(&mut self) {
+        let places = &self.places;
+        let is_there = |place: &Place| places[*place as usize].is_some();
+        for resource_type in ResourceType::ALL {
+            self.wildcard[resource_type].retain(is_there);
+            self.by_name[resource_type].retain(|_, places| {
+                places.retain(is_there);
+                !places.is_empty()
+            });
+        }
+        self.free.append(&mut self.left);
     }
 
     /// Notes how a request changed what a stream wants.

@@ -26,15 +26,18 @@ pub(crate) struct Applied {
     pub(crate) changed: Vec<(ResourceType, Arc<str>)>,
 }
 
+/// Faster than the standard one; only the committer can put names in.
+type Hasher = foldhash::fast::RandomState;
+
 /// The published resources of one type.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    entries: HashMap<Arc<str>, Entry>,
+    entries: HashMap<Arc<str>, Entry, Hasher>,
     /// The name that each change made newest. An entry stands here once, under its newest change.
     by_sequence: BTreeMap<u64, Arc<str>>,
     /// Withdrawn names by the number of their withdrawal, until every stream is past it.
     tombstones: BTreeMap<u64, Tombstone>,
-    withdrawn: HashMap<Arc<str>, u64>,
+    withdrawn: HashMap<Arc<str>, u64, Hasher>,
     last_upsert: u64,
     last_removal: u64,
     /// The last change that must not wait for more: every removal, and what an urgent commit brought.
@@ -189,6 +192,11 @@ impl Tables {
 impl Table {
     pub(crate) fn get(&self, name: &str) -> Option<&Entry> {
         self.entries.get(name)
+    }
+
+    /// The same with the name as the table holds it.
+    pub(crate) fn get_with_name(&self, name: &str) -> Option<(&Arc<str>, &Entry)> {
+        self.entries.get_key_value(name)
     }
 
     pub(crate) fn len(&self) -> usize {

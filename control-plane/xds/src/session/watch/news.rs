@@ -4,8 +4,22 @@ use std::sync::Arc;
 
 use crate::resource::{ResourceType, Variant};
 use crate::session::draft::Draft;
-use crate::session::watch::{Scene, Watch, withheld};
+use crate::session::watch::{Owing, Scene, Watch, withheld};
 use crate::store::table::Table;
+
+/// How much of what is owed a response answers: all up to a place, but for what has to wait.
+#[derive(Debug, Default)]
+struct Answered {
+    upto: usize,
+    /// In order.
+    waiting: Vec<usize>,
+}
+
+impl Answered {
+    fn contains(&self, at: usize) -> bool {
+        at < self.upto && self.waiting.binary_search(&at).is_err()
+    }
+}
 
 impl Watch {
     pub(super) fn compose_news(&mut self, scene: Scene<'_>) -> Option<Draft> {
@@ -22,17 +36,23 @@ impl Watch {
             }
         }
 
-        let mut upserts_blocked = self.put_owed(&mut draft, scene);
+        let mut owed = std::mem::take(&mut self.owed);
+        let (answered, mut upserts_blocked) = self.put_owed(&owed, &mut draft, scene);
         let answers = !draft.is_empty();
+        let is_in = |name: &Arc<str>| owed.get_index_of(name).is_some_and(|at| answered.contains(at));
         let mut removals_blocked = false;
         // What is sent anyway may take along what is new.
         if answers || !self.holds_changes(scene) {
-            upserts_blocked |= self.put_changes(&mut draft, scene);
-            removals_blocked = self.put_removals(&mut draft, scene);
+            upserts_blocked |= self.put_changes(&mut draft, is_in, scene);
+            removals_blocked = self.put_removals(&mut draft, is_in, scene);
             if !draft.is_empty() && !answers {
                 self.pace.take(scene.limits.changes, scene.now);
             }
         }
+        let waiting = answered.waiting.into_iter().filter_map(|at| owed.get_index(at).cloned()).collect::<Vec<_>>();
+        owed.drain(..answered.upto);
+        owed.extend(waiting);
+        self.owed = owed;
         self.note_blocked(upserts_blocked || removals_blocked, scene.now);
 
         if draft.is_empty() {
@@ -43,42 +63,55 @@ impl Watch {
         Some(draft)
     }
 
-    /// Puts what is owed into a response; answers whether some of it waits for another type.
-    fn put_owed(&mut self, draft: &mut Draft, scene: Scene<'_>) -> bool {
+    /// Puts what is owed into a response, as far as it goes; answers which that is, and whether some of it waits for
+    /// another type.
+    fn put_owed(&mut self, owed: &Owing, draft: &mut Draft, scene: Scene<'_>) -> (Answered, bool) {
         let table = scene.table();
-        let mut blocked = false;
-        for name in std::mem::take(&mut self.owed) {
-            let entry = table.get(&name);
-            let waits = entry.is_some_and(|entry| entry.after > scene.gates.upserts);
-            if waits || draft.is_full(&name, entry.map(|entry| &entry.encoded), scene.limits) {
-                blocked |= waits;
-                self.owed.insert(name);
+        let mut answered = Answered::default();
+        for (at, name) in owed.iter().enumerate() {
+            let entry = table.get(name);
+            if entry.is_some_and(|entry| entry.after > scene.gates.upserts) {
+                answered.waiting.push(at);
+            } else if draft.is_full(name, entry.map(|entry| &entry.encoded), scene.limits) {
+                break;
             } else {
-                self.put(draft, name, table);
+                self.put(draft, Arc::clone(name), table);
             }
+            answered.upto = at + 1;
         }
-        blocked
+        let blocked = !answered.waiting.is_empty();
+        (answered, blocked)
     }
 
-    /// Puts what changed since the cursor into a response; answers whether some of it waits for another type.
-    fn put_changes(&mut self, draft: &mut Draft, scene: Scene<'_>) -> bool {
-        for (name, entry) in scene.table().changes_after(self.cursor) {
-            if !self.subscription.covers(name) || draft.names.contains(name) || self.has_refused(name, entry) {
+    /// Puts what changed since the cursor into a response, but for what is in it; answers whether some of it waits for
+    /// another type.
+    fn put_changes(&mut self, draft: &mut Draft, is_in: impl Fn(&Arc<str>) -> bool, scene: Scene<'_>) -> bool {
+        for (name, entry) in self.changes(scene.tables, scene.table()) {
+            if is_in(name) {
                 continue;
             }
+            let encoded = if self.has_refused(name, entry) {
+                // Of a newcomer that refused it before, as one that asks for everything again may have.
+                match self.refused.fallback(name, entry).filter(|_| entry.sequence <= self.newcomer_upto) {
+                    Some(fallback) => fallback,
+                    None => continue,
+                }
+            } else {
+                self.part_for(name, entry)
+            };
             let waits = entry.after > scene.gates.upserts;
-            if waits || draft.is_full(name, Some(&entry.encoded), scene.limits) {
+            if waits || draft.is_full(name, Some(encoded), scene.limits) {
                 self.cursor = entry.sequence - 1;
                 return waits;
             }
-            draft.upsert(Arc::clone(name), entry.sequence, &entry.encoded);
+            draft.upsert(Arc::clone(name), entry.sequence, encoded);
         }
         self.cursor = scene.tables.sequence();
         false
     }
 
     /// Puts what is gone into a response; answers whether some of it waits for another type.
-    fn put_removals(&mut self, draft: &mut Draft, scene: Scene<'_>) -> bool {
+    fn put_removals(&mut self, draft: &mut Draft, is_in: impl Fn(&Arc<str>) -> bool, scene: Scene<'_>) -> bool {
         let table = scene.table();
         if scene.variant == Variant::Sotw {
             // "there is no explicit deletion" of these types: they end with what refers to them.
@@ -95,7 +128,9 @@ impl Watch {
                     self.removal_cursor = sequence - 1;
                     return true;
                 }
-                draft.remove(Arc::clone(&tombstone.name));
+                if !is_in(&tombstone.name) {
+                    draft.remove(Arc::clone(&tombstone.name));
+                }
             }
         }
         self.removal_cursor = scene.tables.sequence();
@@ -103,7 +138,7 @@ impl Watch {
             return !self.leaving.is_empty();
         }
         for name in std::mem::take(&mut self.leaving) {
-            if table.get(&name).is_none() {
+            if table.get(&name).is_none() && !is_in(&name) {
                 draft.remove(name);
             }
         }

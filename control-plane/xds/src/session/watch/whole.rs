@@ -123,10 +123,11 @@ impl Watch {
             return;
         }
         let is_owed = self.owed.contains(name);
-        if is_owed && let Some(newest) = withheld(entry) {
+        let is_newcomer = is_owed || (entry.sequence > self.cursor && entry.sequence <= self.newcomer_upto);
+        if is_newcomer && let Some(newest) = withheld(entry) {
             self.held_back.insert(Arc::clone(name), newest);
         }
-        let held_back = self.held_back.contains_key(name) && withheld(entry).is_some();
+        let held_back = withheld(entry).is_some() && self.held_back.contains_key(name);
         let encoded = if held_back { entry.offered() } else { &entry.encoded };
         // In a trial only what is tried can be at fault; else whatever the client has not accepted.
         let unproven = in_trial.is_empty() && entry.sequence > self.acks.sequence();
