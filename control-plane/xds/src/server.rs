@@ -1,34 +1,33 @@
 //! The gRPC side: accepts connections, knows which method is which, and moves messages between a stream and its
 //! session. What to say and when is the session's business.
 
+mod frames;
 pub(crate) mod incoming;
 mod stream;
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
-use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tonic::Status;
 use tonic::body::Body;
-use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::server::NamedService;
 use tonic::transport::Server;
-use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 pub use self::incoming::Connections;
-use crate::codec::XdsCodec;
+use crate::codec::{Asks, Listed};
 use crate::load;
 use crate::pace::Rate;
 use crate::resource::{ResourceType, TypeSet, Variant};
+use crate::server::frames::{Requests, Responses};
 use crate::server::incoming::{incoming, peer};
-use crate::server::stream::{Asks, Stream};
-use crate::session::{self, Limits, Protocol};
+use crate::server::stream::Stream;
+use crate::session::{Limits, Protocol};
 use crate::store::Store;
 use crate::tls::ServerTls;
 
@@ -223,7 +222,7 @@ impl<const OF: usize> NamedService for Service<OF> {
 impl<const OF: usize> tonic::codegen::Service<http::Request<Body>> for Service<OF> {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -231,46 +230,26 @@ impl<const OF: usize> tonic::codegen::Service<http::Request<Body>> for Service<O
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let discovery = self.0.clone();
-        Box::pin(async move {
-            let (_, sotw, delta) = Self::NAMES;
-            let method = request.uri().path().rsplit('/').next().unwrap_or_default();
-            let protocol = |variant| Protocol { variant, only: Self::ONLY };
-            Ok(if method == delta {
-                discovery.stream::<DeltaDiscoveryRequest>(protocol(Variant::Delta), request).await
-            } else if method == sotw {
-                discovery.stream::<DiscoveryRequest>(protocol(Variant::Sotw), request).await
-            } else {
-                Status::unimplemented("xDS is served as streams alone: there is no such method").into_http()
-            })
-        })
+        let (_, sotw, delta) = Self::NAMES;
+        let method = request.uri().path().rsplit('/').next().unwrap_or_default();
+        let protocol = |variant| Protocol { variant, only: Self::ONLY };
+        let response = if method == delta {
+            discovery.stream::<DeltaDiscoveryRequest>(protocol(Variant::Delta), request)
+        } else if method == sotw {
+            discovery.stream::<Listed>(protocol(Variant::Sotw), request)
+        } else {
+            Status::unimplemented("xDS is served as streams alone: there is no such method").into_http()
+        };
+        std::future::ready(Ok(response))
     }
 }
 
 impl Discovery {
-    async fn stream<R: Asks>(self, protocol: Protocol, request: http::Request<Body>) -> http::Response<Body> {
-        let max_request_bytes = self.config.max_request_bytes;
-        Grpc::new(XdsCodec::<R>::default())
-            .apply_max_message_size_config(Some(max_request_bytes), None)
-            .streaming(Method { discovery: self, protocol }, request)
-            .await
-    }
-}
-
-/// One method of a service.
-struct Method {
-    discovery: Discovery,
-    protocol: Protocol,
-}
-
-impl<R: Asks> StreamingService<R> for Method {
-    type Response = session::Response;
-    type ResponseStream = BoxStream<'static, Result<session::Response, Status>>;
-    type Future = BoxFuture<'static, Result<Response<Self::ResponseStream>, Status>>;
-
-    fn call(&mut self, request: Request<Streaming<R>>) -> Self::Future {
-        let Discovery { store, config, stopping } = self.discovery.clone();
-        let (peer, pass) = peer(&request);
-        let stream = Stream::new(store, &config, self.protocol, peer, pass, request.into_inner(), stopping);
-        Box::pin(async move { Ok(Response::new(stream.run())) })
+    fn stream<R: Asks>(self, protocol: Protocol, request: http::Request<Body>) -> http::Response<Body> {
+        let Self { store, config, stopping } = self;
+        let (peer, pass) = peer(request.extensions());
+        let requests = Requests::<R>::new(request.into_body(), config.max_request_bytes);
+        let stream = Stream::new(store, &config, protocol, peer, pass, requests, stopping);
+        Responses::new(stream.run()).into_http()
     }
 }

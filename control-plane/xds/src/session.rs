@@ -205,7 +205,10 @@ impl Session {
         let watch = &mut self.watches[resource_type];
         let table = tables.table(resource_type);
         let was_wildcard = watch.subscription.is_wildcard();
-        let mut owed = watch.subscription.apply(request.names.asked(), context, |name| table.intern(name));
+        let mut owed = match request.names.asked() {
+            Some(asked) => watch.subscription.apply(asked, context, |name| table.intern(name)),
+            None => Owed::default(),
+        };
         let interest = Interest {
             resource_type,
             everything: watch.subscription.is_wildcard(),

@@ -52,7 +52,7 @@ impl LoadReportingService for LoadReporting {
         &self,
         request: Request<Streaming<LoadStatsRequest>>,
     ) -> Result<Response<Self::StreamLoadStatsStream>, Status> {
-        let (peer, pass) = peer(&request);
+        let (peer, pass) = peer(request.extensions());
         let stream = LoadStream {
             store: self.store.clone(),
             stopping: self.stopping.clone(),

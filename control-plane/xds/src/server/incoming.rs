@@ -19,8 +19,8 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tonic::Status;
 use tonic::transport::server::Connected;
-use tonic::{Request, Status};
 use tracing::{debug, warn};
 
 use crate::server::ServerConfig;
@@ -111,9 +111,9 @@ impl Pass {
     }
 }
 
-/// Of a request that came over a [`Connection`].
-pub(crate) fn peer<T>(request: &Request<T>) -> (Option<SocketAddr>, Option<Pass>) {
-    match request.extensions().get::<Peer>() {
+/// Whose request it is, by its extensions, if it came over a [`Connection`].
+pub(crate) fn peer(extensions: &http::Extensions) -> (Option<SocketAddr>, Option<Pass>) {
+    match extensions.get::<Peer>() {
         Some(peer) => (Some(peer.address), peer.pass.clone()),
         None => (None, None),
     }

@@ -7,37 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::Node as NodeMessage;
-use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tonic::{Status, Streaming};
+use tonic::Status;
 use tracing::{Instrument, Span, debug, debug_span, warn};
 
 use crate::clients::{Client, Ended};
+use crate::codec::Asks;
 use crate::node::Node;
 use crate::pace::{Pace, Rate};
 use crate::server::ServerConfig;
+use crate::server::frames::Requests;
 use crate::server::incoming::Pass;
 use crate::session::{Limits, Outcome, Protocol, ProtocolError, Request, Response, Verdict};
 use crate::store::{Opening, Store};
-
-/// The request of one of the two variants.
-pub(super) trait Asks: prost::Message + Default + 'static {
-    fn request(&self) -> Request<'_>;
-}
-
-impl Asks for DeltaDiscoveryRequest {
-    fn request(&self) -> Request<'_> {
-        self.into()
-    }
-}
-
-impl Asks for DiscoveryRequest {
-    fn request(&self) -> Request<'_> {
-        self.into()
-    }
-}
 
 pub(super) struct Stream<R> {
     store: Store,
@@ -50,7 +34,7 @@ pub(super) struct Stream<R> {
     peer: Option<SocketAddr>,
     /// What the first request's node is held against; `None` without TLS.
     pass: Option<Pass>,
-    requests: Streaming<R>,
+    requests: Requests<R>,
     stopping: watch::Receiver<bool>,
     opened: watch::Receiver<Opening>,
     /// From the first request on.
@@ -71,6 +55,8 @@ enum Event<R> {
     Stop,
     /// The client is done, or gone.
     Left,
+    /// The connection broke, or what came is no request.
+    Broken(Status),
     Request(Box<R>),
     /// The session may have something to say.
     Due,
@@ -85,7 +71,7 @@ impl<R: Asks> Stream<R> {
         protocol: Protocol,
         peer: Option<SocketAddr>,
         pass: Option<Pass>,
-        requests: Streaming<R>,
+        requests: Requests<R>,
         stopping: watch::Receiver<bool>,
     ) -> Self {
         let span = debug_span!("xds", client = tracing::field::Empty, ?peer);
@@ -147,6 +133,10 @@ impl<R: Asks> Stream<R> {
                     }
                 }
                 Event::Left => return None,
+                Event::Broken(status) => {
+                    debug!(%status, "the stream broke");
+                    return Some(Err(status));
+                }
                 Event::Due => match self.next_response() {
                     Some(response) => return Some(Ok(response)),
                     None => self.due = false,
@@ -172,13 +162,10 @@ impl<R: Asks> Stream<R> {
         tokio::select! {
             biased;
             () = flagged(&mut self.stopping) => Event::Stop,
-            request = self.requests.message() => match request {
+            request = self.requests.next() => match request {
                 Ok(Some(request)) => Event::Request(Box::new(request)),
                 Ok(None) => Event::Left,
-                Err(status) => {
-                    debug!(%status, "the stream broke");
-                    Event::Left
-                }
+                Err(status) => Event::Broken(status),
             },
             () = std::future::ready(()), if self.due => Event::Due,
             () = woken(client.as_deref()) => Event::Woken,

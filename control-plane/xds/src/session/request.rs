@@ -29,10 +29,16 @@ pub(crate) enum Names<'a> {
         /// What a reconnecting client has, with versions.
         held: &'a HashMap<String, String>,
     },
-    Sotw(&'a [String]),
+    /// All names; `None`: those of the request before.
+    Sotw(Option<&'a [String]>),
 }
 
 impl Request<'_> {
+    /// The same, but that it lists what the last one of its type did.
+    pub(crate) fn with_names_of_before(self) -> Self {
+        Self { names: Names::Sotw(None), ..self }
+    }
+
     /// Whether it says that the client has something, from this stream or an earlier one. One that does not answer a
     /// response of this stream has it from an earlier one.
     pub(crate) fn has_something(&self) -> bool {
@@ -42,10 +48,11 @@ impl Request<'_> {
 }
 
 impl<'a> Names<'a> {
-    pub(super) fn asked(self) -> Asked<'a> {
+    /// What it asks for, if that is news.
+    pub(super) fn asked(self) -> Option<Asked<'a>> {
         match self {
-            Self::Delta { subscribe, unsubscribe, .. } => Asked::Delta { subscribe, unsubscribe },
-            Self::Sotw(names) => Asked::Sotw(names),
+            Self::Delta { subscribe, unsubscribe, .. } => Some(Asked::Delta { subscribe, unsubscribe }),
+            Self::Sotw(names) => names.map(Asked::Sotw),
         }
     }
 
@@ -53,7 +60,7 @@ impl<'a> Names<'a> {
     pub(super) fn wanted(self) -> &'a [String] {
         match self {
             Self::Delta { subscribe, .. } => subscribe,
-            Self::Sotw(names) => names,
+            Self::Sotw(names) => names.unwrap_or_default(),
         }
     }
 
@@ -68,7 +75,7 @@ impl<'a> Names<'a> {
     pub(crate) fn counts(self) -> (usize, usize) {
         match self {
             Self::Delta { subscribe, unsubscribe, .. } => (subscribe.len(), unsubscribe.len()),
-            Self::Sotw(names) => (names.len(), 0),
+            Self::Sotw(names) => (names.map_or(0, <[String]>::len), 0),
         }
     }
 }
@@ -98,7 +105,7 @@ impl<'a> From<&'a DiscoveryRequest> for Request<'a> {
             nonce: &request.response_nonce,
             version: &request.version_info,
             error: request.error_detail.as_ref().map(|error| error.message.as_str()),
-            names: Names::Sotw(&request.resource_names),
+            names: Names::Sotw(Some(&request.resource_names)),
         }
     }
 }

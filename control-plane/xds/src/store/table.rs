@@ -52,7 +52,15 @@ pub(crate) struct Entry {
     pub(crate) committed: Duration,
     pub(crate) encoded: Encoded,
     /// Earlier versions, newest first, down to the first that a client accepted: at most [`MAX_PAST`].
-    past: Vec<Encoded>,
+    past: Vec<Past>,
+}
+
+/// An earlier version of a resource.
+#[derive(Debug)]
+pub(crate) struct Past {
+    /// The change that brought it.
+    pub(crate) sequence: u64,
+    pub(crate) encoded: Encoded,
 }
 
 /// How many versions that nobody has accepted yet are remembered before the last accepted one is. A client that is late
@@ -65,26 +73,27 @@ impl Entry {
     }
 
     /// The last version but the newest that some client accepted.
-    pub(crate) fn fallback(&self) -> Option<&Encoded> {
-        self.past.iter().find(|past| past.standing.is_accepted())
+    pub(crate) fn fallback(&self) -> Option<&Past> {
+        self.past.iter().find(|past| past.encoded.standing.is_accepted())
     }
 
     /// What a client gets that has none yet: the newest version, but while that one is refused by some client and
     /// accepted by none, the last accepted one.
     pub(crate) fn offered(&self) -> &Encoded {
         let fallback = if self.encoded.standing.is_quarantined() { self.fallback() } else { None };
-        fallback.unwrap_or(&self.encoded)
+        fallback.map_or(&self.encoded, |fallback| &fallback.encoded)
     }
 
     /// What the next version has to remember.
-    fn into_past(mut self) -> Vec<Encoded> {
-        if self.encoded.standing.is_accepted() {
-            return vec![self.encoded];
+    fn into_past(mut self) -> Vec<Past> {
+        let replaced = Past { sequence: self.sequence, encoded: self.encoded };
+        if replaced.encoded.standing.is_accepted() {
+            return vec![replaced];
         }
-        if let Some(accepted) = self.past.iter().position(|past| past.standing.is_accepted()) {
+        if let Some(accepted) = self.past.iter().position(|past| past.encoded.standing.is_accepted()) {
             self.past.truncate(accepted + 1);
         }
-        self.past.insert(0, self.encoded);
+        self.past.insert(0, replaced);
         if self.past.len() > MAX_PAST {
             // The oldest is the accepted one, if any is.
             self.past.remove(MAX_PAST - 1);

@@ -9,7 +9,7 @@ use crate::session::blame::{Blame, blame};
 use crate::session::draft::SentUpsert;
 use crate::session::refusals::Refusal;
 use crate::session::watch::{Sent, Watch};
-use crate::store::table::Table;
+use crate::store::table::{Past, Table};
 
 /// What a NACK led to.
 #[derive(Debug)]
@@ -21,8 +21,8 @@ pub(in crate::session) struct Refused {
 impl Watch {
     /// Takes a NACK. What it accuses is quarantined; the rest of the response is sent again if Envoy refused it too; if
     /// it accuses nobody, halves of the response are sent until the culprit stands alone. Each NACK either quarantines
-    /// or halves, so this ends. Of what is quarantined the client gets the last accepted version, if there is one: it
-    /// may have none.
+    /// or halves, so this ends. Of what is quarantined the client gets the last accepted version, if there is one and
+    /// it has not got it.
     pub(in crate::session) fn refuse(
         &mut self,
         number: u64,
@@ -55,8 +55,9 @@ impl Watch {
             standing.refuse();
             let refusal = Refusal { version: *version, message: Arc::clone(&message), at: now };
             self.refused.insert(Arc::clone(name), refusal);
-            let falls_back = table.get(name).is_some_and(|entry| self.refused.fallback(name, entry).is_some());
-            if falls_back && self.subscription.covers(name) {
+            let fallback = table.get(name).and_then(|entry| self.refused.fallback(name, entry));
+            let lacks_it = |past: &Past| self.acks.time_of(past.sequence, self.subscription.since(name)).is_none();
+            if fallback.is_some_and(lacks_it) && self.subscription.covers(name) {
                 self.owed.insert(Arc::clone(name));
             }
             quarantined.push((Arc::clone(name), *version));

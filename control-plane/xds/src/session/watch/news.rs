@@ -93,7 +93,7 @@ impl Watch {
             let encoded = if self.has_refused(name, entry) {
                 // Of a newcomer that refused it before, as one that asks for everything again may have.
                 match self.refused.fallback(name, entry).filter(|_| entry.sequence <= self.newcomer_upto) {
-                    Some(fallback) => fallback,
+                    Some(fallback) => &fallback.encoded,
                     None => continue,
                 }
             } else {
@@ -155,7 +155,7 @@ impl Watch {
         };
         if self.has_refused(&name, entry) {
             match self.refused.fallback(&name, entry) {
-                Some(fallback) => draft.upsert(name, entry.sequence, fallback),
+                Some(fallback) => draft.upsert(name, entry.sequence, &fallback.encoded),
                 None => draft.remove(name),
             }
             return;

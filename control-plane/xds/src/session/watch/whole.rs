@@ -118,7 +118,7 @@ impl Watch {
     ) {
         if suspected.contains(name) || self.has_refused(name, entry) {
             if let Some(fallback) = self.refused.fallback(name, entry) {
-                draft.repeat(name, fallback);
+                draft.repeat(name, &fallback.encoded);
             }
             return;
         }
