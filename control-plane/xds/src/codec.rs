@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::commit::{field_len, put_field};
 use crate::resource::{PerType, ResourceType};
-use crate::session::{Request, Response};
+use crate::session::{Request, Resources, Response};
 
 // The fields of `DeltaDiscoveryResponse`, and of `DiscoveryResponse`, which has the same but for the last. Field 2 of
 // both, the resources, is part of the fragments.
@@ -29,33 +29,42 @@ impl Response {
     /// How long the response is on the wire, without gRPC's frame.
     pub(crate) fn encoded_len(&self) -> usize {
         field_len(VERSION, self.version.len())
-            + self.fragments.iter().map(Bytes::len).sum::<usize>()
+            + self.resources.pieces().iter().map(Bytes::len).sum::<usize>()
             + field_len(TYPE_URL, self.type_url.len())
             + field_len(NONCE, self.nonce.len())
             + self.removed.iter().map(|name| field_len(REMOVED_RESOURCES, name.len())).sum::<usize>()
     }
 
-    pub(crate) fn write_to(&self, out: &mut impl BufMut) {
-        put_field(VERSION, self.version.as_bytes(), out);
-        for fragment in &self.fragments {
-            out.put_slice(fragment);
-        }
-        put_field(TYPE_URL, self.type_url.as_bytes(), out);
-        put_field(NONCE, self.nonce.as_bytes(), out);
-        for name in &self.removed {
-            put_field(REMOVED_RESOURCES, name.as_bytes(), out);
-        }
-    }
-
-    /// The response in gRPC's frame.
-    pub(crate) fn framed(&self) -> Bytes {
+    /// The response in gRPC's frame, in pieces: what is shared is not copied.
+    pub(crate) fn framed(&self) -> Vec<Bytes> {
         let len = self.encoded_len();
-        let mut out = BytesMut::with_capacity(FRAME + len);
+        let shared = match &self.resources {
+            Resources::Shared(parcel) => parcel.resources.len(),
+            Resources::Own(_) => 0,
+        };
+        let mut out = BytesMut::with_capacity(FRAME + len - shared);
         out.put_u8(0);
         // A response is cut long before 4 GiB, and a single resource is not that long.
         out.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
-        self.write_to(&mut out);
-        out.freeze()
+        put_field(VERSION, self.version.as_bytes(), &mut out);
+        let mut pieces = Vec::new();
+        match &self.resources {
+            Resources::Own(fragments) => fragments.iter().for_each(|fragment| out.put_slice(fragment)),
+            Resources::Shared(parcel) => pieces.extend([out.split().freeze(), parcel.resources.clone()]),
+        }
+        put_field(TYPE_URL, self.type_url.as_bytes(), &mut out);
+        put_field(NONCE, self.nonce.as_bytes(), &mut out);
+        for name in &self.removed {
+            put_field(REMOVED_RESOURCES, name.as_bytes(), &mut out);
+        }
+        pieces.push(out.freeze());
+        pieces
+    }
+
+    /// The response as it is on the wire, without the frame.
+    #[cfg(test)]
+    pub(crate) fn message(&self) -> Vec<u8> {
+        self.framed().concat().split_off(FRAME)
     }
 }
 
@@ -151,10 +160,10 @@ mod tests {
             type_url: Arc::from("type.googleapis.com/x"),
             nonce: "1-CDS-1".to_owned(),
             version: "1234".to_owned(),
-            fragments: vec![Bytes::from(fragments)],
+            resources: Resources::Own(vec![Bytes::from(fragments)]),
             removed: vec![Arc::from("b"), Arc::from("")],
         };
-        let framed = response.framed();
+        let framed = response.framed().concat();
         assert_eq!(framed[0], 0);
         assert_eq!(u32::from_be_bytes(framed[1..FRAME].try_into().unwrap()) as usize, framed.len() - FRAME);
         let decoded = DeltaDiscoveryResponse::decode(&framed[FRAME..]).unwrap();

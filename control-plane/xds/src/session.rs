@@ -10,10 +10,12 @@ mod acks;
 mod blame;
 mod draft;
 mod nonce;
+mod parcel;
 mod refusals;
 mod request;
 mod watch;
 
+pub(crate) use parcel::{Parcel, Parcels};
 pub(crate) use request::Request;
 
 use std::sync::Arc;
@@ -82,15 +84,33 @@ pub(crate) struct Session {
 }
 
 /// A response, ready to be written: everything but the resources is small, and those are shared.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Response {
     pub(crate) type_url: Arc<str>,
     pub(crate) nonce: String,
     /// In state of the world a hash of the resources in the response. In delta the store's number as of the response,
     /// for reading logs: nothing depends on it.
     pub(crate) version: String,
-    pub(crate) fragments: Vec<Bytes>,
+    pub(crate) resources: Resources,
     pub(crate) removed: Vec<Arc<str>>,
+}
+
+/// The resources of a response, each as it is in there.
+#[derive(Clone, Debug)]
+pub(crate) enum Resources {
+    Own(Vec<Bytes>),
+    /// All together, as other streams have them, too.
+    Shared(Arc<Parcel>),
+}
+
+impl Resources {
+    /// The bytes in order.
+    pub(crate) fn pieces(&self) -> &[Bytes] {
+        match self {
+            Self::Own(fragments) => fragments,
+            Self::Shared(parcel) => std::slice::from_ref(&parcel.resources),
+        }
+    }
 }
 
 /// What became of a request.
@@ -247,7 +267,10 @@ impl Session {
                 Variant::Delta => tables.sequence().to_string(),
                 Variant::Sotw => draft.version().to_string(),
             };
-            let fragments = std::mem::take(&mut draft.fragments);
+            let resources = match &draft.parcel {
+                Some(parcel) => Resources::Shared(Arc::clone(parcel)),
+                None => Resources::Own(std::mem::take(&mut draft.fragments)),
+            };
             let removed = draft.removed.clone();
             let from_nothing = watch.began_with_nothing();
             let upserted = watch.sent(self.responses, draft, now);
@@ -262,7 +285,7 @@ impl Session {
                 type_url: Arc::from(resource_type.type_url()),
                 nonce: Nonce { client: self.client, resource_type, number: self.responses }.to_string(),
                 version,
-                fragments,
+                resources,
                 removed,
             });
         }
@@ -417,7 +440,7 @@ impl Session {
             type_url: Arc::from(request.type_url),
             nonce: format!("{}-unknown-{}", self.client, self.responses),
             version: tables.sequence().to_string(),
-            fragments: Vec::new(),
+            resources: Resources::Own(Vec::new()),
             removed: names,
         })
     }

@@ -81,12 +81,14 @@ impl<R: Asks> Requests<R> {
 /// The responses of a stream, as the body of the HTTP response.
 pub(super) struct Responses {
     stream: BoxStream<'static, Result<Response, Status>>,
+    /// Of the response that is under way.
+    pieces: std::vec::IntoIter<Bytes>,
     ended: bool,
 }
 
 impl Responses {
     pub(super) fn new(stream: BoxStream<'static, Result<Response, Status>>) -> Self {
-        Self { stream, ended: false }
+        Self { stream, pieces: Vec::new().into_iter(), ended: false }
     }
 
     /// The HTTP response of which this is the body.
@@ -105,10 +107,15 @@ impl http_body::Body for Responses {
         if self.ended {
             return Poll::Ready(None);
         }
-        let status = match ready!(Pin::new(&mut self.stream).poll_next(context)) {
-            Some(Ok(response)) => return Poll::Ready(Some(Ok(Frame::data(response.framed())))),
-            Some(Err(status)) => status,
-            None => Status::ok(""),
+        let status = loop {
+            if let Some(piece) = self.pieces.next() {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            match ready!(Pin::new(&mut self.stream).poll_next(context)) {
+                Some(Ok(response)) => self.pieces = response.framed().into_iter(),
+                Some(Err(status)) => break status,
+                None => break Status::ok(""),
+            }
         };
         self.ended = true;
         let mut trailers = http::HeaderMap::new();

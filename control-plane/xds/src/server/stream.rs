@@ -256,7 +256,7 @@ impl<R: Asks> Stream<R> {
         self.store.count_response(response.encoded_len());
         debug!(
             type_url = %response.type_url,
-            upserts = response.fragments.len(),
+            bytes = response.encoded_len(),
             removals = response.removed.len(),
             nonce = response.nonce,
             "response"

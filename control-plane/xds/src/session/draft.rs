@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::commit::{Encoded, Standing, field_len};
+use crate::commit::{Encoded, field_len};
 use crate::resource::{Variant, Version};
 use crate::session::Limits;
+use crate::session::parcel::{Parcel, Parcels, Position, SentUpsert, WORTHWHILE};
 
 /// A response in the making. That it holds no name twice is for its maker to see to.
 #[derive(Debug)]
@@ -16,33 +17,33 @@ pub(super) struct Draft {
     pub(super) upserts: Vec<SentUpsert>,
     pub(super) fragments: Vec<Bytes>,
     pub(super) removed: Vec<Arc<str>>,
+    /// What is shared with other streams, in place of upserts and fragments.
+    pub(super) parcel: Option<Arc<Parcel>>,
     size: usize,
     digest: u64,
 }
 
-/// A resource in a response, without its content.
-#[derive(Clone, Debug)]
-pub(super) struct SentUpsert {
-    pub(super) name: Arc<str>,
-    pub(super) sequence: u64,
-    pub(super) version: Version,
-    pub(super) standing: Arc<Standing>,
-}
-
 impl Draft {
     pub(super) fn new(variant: Variant) -> Self {
-        Self { variant, upserts: Vec::new(), fragments: Vec::new(), removed: Vec::new(), size: 0, digest: 0 }
+        Self {
+            variant,
+            upserts: Vec::new(),
+            fragments: Vec::new(),
+            removed: Vec::new(),
+            parcel: None,
+            size: 0,
+            digest: 0,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.fragments.is_empty() && self.removed.is_empty()
+        self.fragments.is_empty() && self.removed.is_empty() && self.parcel.is_none()
     }
 
     /// Puts a resource in that came with this change of the store.
     pub(super) fn upsert(&mut self, name: Arc<str>, sequence: u64, encoded: &Encoded) {
         self.repeat(&name, encoded);
-        let (version, standing) = (encoded.version, Arc::clone(&encoded.standing));
-        self.upserts.push(SentUpsert { name, sequence, version, standing });
+        self.upserts.push(SentUpsert::new(name, sequence, encoded));
     }
 
     /// Puts a resource in that the client has, because the response has to be whole.
@@ -74,6 +75,26 @@ impl Draft {
 
     /// The version of the whole, for a variant that has one: a hash of the names and versions in it, in any order.
     pub(super) fn version(&self) -> Version {
-        Version::of(&self.digest.to_le_bytes())
+        self.parcel.as_ref().map_or_else(|| Version::of(&self.digest.to_le_bytes()), |parcel| parcel.version)
+    }
+
+    /// Makes what is in it ready to be shared with streams in the same position, if that is worth it.
+    pub(super) fn share(&mut self, parcels: &Parcels, position: Position, cursor: u64, answered: usize) {
+        if self.fragments.len() < WORTHWHILE || !self.removed.is_empty() {
+            return;
+        }
+        let upserts = Arc::from(std::mem::take(&mut self.upserts));
+        let parcel = Arc::new(Parcel::new(position, &self.fragments, upserts, self.version(), cursor, answered));
+        self.fragments = Vec::new();
+        parcels.add(&parcel);
+        self.parcel = Some(parcel);
+    }
+
+    /// What the client is not known to have, once the draft is done.
+    pub(super) fn take_upserts(&mut self) -> Arc<[SentUpsert]> {
+        match &self.parcel {
+            Some(parcel) => Arc::clone(&parcel.upserts),
+            None => Arc::from(std::mem::take(&mut self.upserts)),
+        }
     }
 }

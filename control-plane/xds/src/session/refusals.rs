@@ -56,6 +56,10 @@ impl Refusals {
         entry.fallback().filter(|fallback| !self.contains(name, fallback.encoded.version))
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.0.keys()
     }

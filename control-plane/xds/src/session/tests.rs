@@ -614,3 +614,35 @@ fn names_are_bounded() {
         bench.unsubscribe(Endpoint, &["x".repeat(6_000).as_str()]);
     }
 }
+
+/// What two streams on one store get in the same position, and what a third gets that is elsewhere.
+fn parcels_of(variant: Variant, resource_type: ResourceType, names: &[&str]) -> [Option<Arc<Parcel>>; 3] {
+    let resources = ["a", "b", "c"].map(|name| (resource_type, name, "1"));
+    let mut bench = Bench::speaking(variant, &resources);
+    let mut parcel = |names: &[&str]| {
+        let protocol = Protocol { variant, only: None };
+        let mut session = Session::new(ClientId(1), Node::default(), protocol, limits());
+        std::mem::swap(&mut bench.session, &mut session);
+        match variant {
+            Variant::Delta => bench.subscribe(resource_type, names),
+            Variant::Sotw => bench.list(resource_type, names, "", None),
+        }
+        let response = bench.session.next_response(&bench.tables, bench.now).unwrap();
+        let Resources::Shared(parcel) = response.resources else { return None };
+        Some(parcel)
+    };
+    [parcel(names), parcel(names), parcel(&["a"])]
+}
+
+#[test]
+fn streams_in_the_same_position_share_what_they_are_sent() {
+    for variant in [Variant::Delta, Variant::Sotw] {
+        for (resource_type, names) in [(Cluster, &[][..]), (Endpoint, &["*"]), (Endpoint, &["c", "a"])] {
+            let [Some(first), Some(second), other] = parcels_of(variant, resource_type, names) else {
+                panic!("nothing is shared: {variant} {resource_type} {names:?}");
+            };
+            assert!(Arc::ptr_eq(&first, &second), "{variant} {resource_type} {names:?}");
+            assert!(other.is_none_or(|other| !Arc::ptr_eq(&first, &other)));
+        }
+    }
+}

@@ -20,7 +20,8 @@ use crate::pace::Pace;
 use crate::resource::{ResourceType, Variant, Version};
 use crate::session::Limits;
 use crate::session::acks::Acks;
-use crate::session::draft::{Draft, SentUpsert};
+use crate::session::draft::Draft;
+use crate::session::parcel::{Position, SentUpsert, hash_of};
 use crate::session::refusals::Refusals;
 use crate::store::table::{Entry, Table, Tables};
 use crate::subscription::{Owed, Subscription};
@@ -113,7 +114,7 @@ struct Sent {
     at: Duration,
     /// What the client has once it accepts this; `None` if some of that is still owed.
     upto: Option<u64>,
-    upserts: Vec<SentUpsert>,
+    upserts: Arc<[SentUpsert]>,
     removed: Vec<Arc<str>>,
 }
 
@@ -209,7 +210,8 @@ impl Watch {
 
     /// Makes sure that names are sent again although they have not changed. `all` says that these are among all there
     /// are, for a client that has nothing yet.
-    pub(super) fn refresh(&mut self, names: &[Arc<str>], all: bool, table: &Table) {
+    pub(super) fn refresh(&mut self, clusters: &[SentUpsert], all: bool, table: &Table) {
+        let mut names = clusters.iter().map(|upsert| &upsert.name);
         if self.requested {
             for name in names {
                 // What the cursor has not reached will come anyway.
@@ -223,7 +225,7 @@ impl Watch {
         } else if all {
             self.unwarmed = None;
         } else if let Some(unwarmed) = &mut self.unwarmed {
-            unwarmed.extend(names.iter().filter(|name| table.get(name).is_some()).cloned());
+            unwarmed.extend(names.by_ref().filter(|name| table.get(name).is_some()).cloned());
             if unwarmed.len() > table.len() {
                 unwarmed.retain(|name| table.get(name).is_some());
             }
@@ -263,6 +265,28 @@ impl Watch {
         });
     }
 
+    /// Where the watch is, if that alone decides what is to be sent.
+    fn position(&self, scene: Scene<'_>) -> Option<Position> {
+        let table = scene.table();
+        let ordinary = scene.gates.upserts == Gates::OPEN
+            && self.refused.is_empty()
+            && self.held_back.is_empty()
+            && self.suspects.is_empty()
+            && self.leaving.is_empty()
+            && table.last_removal() <= self.removal_cursor;
+        let changed = table.last_upsert() > self.cursor;
+        // Everything, or names and nothing else.
+        let plain = if self.owed.is_empty() { self.subscription.is_wildcard() && changed } else { !changed };
+        (ordinary && plain).then(|| Position {
+            variant: scene.variant,
+            from: self.cursor,
+            newcomer_upto: self.newcomer_upto,
+            sequence: scene.tables.sequence(),
+            owed: hash_of(self.owed.iter()),
+            max_bytes: scene.limits.max_response_bytes,
+        })
+    }
+
     /// What changed since the cursor and is wanted, in order. Where fewer names are wanted than may have changed, those
     /// are looked up.
     fn changes<'a>(&self, tables: &Tables, table: &'a Table) -> Vec<(&'a Arc<str>, &'a Entry)> {
@@ -299,9 +323,9 @@ impl Watch {
         waits
     }
 
-    /// Notes that a response has left, and answers the names that it upserts.
-    pub(super) fn sent(&mut self, number: u64, draft: Draft, now: Duration) -> Vec<Arc<str>> {
-        let names = draft.upserts.iter().map(|upsert| Arc::clone(&upsert.name)).collect();
+    /// Notes that a response has left, and answers what it upserts.
+    pub(super) fn sent(&mut self, number: u64, mut draft: Draft, now: Duration) -> Arc<[SentUpsert]> {
+        let upserts = draft.take_upserts();
         self.must_answer = false;
         self.sent_sequence = self.cursor;
         self.tally.sent += 1;
@@ -309,9 +333,9 @@ impl Watch {
         if self.unanswered.len() == MAX_UNANSWERED {
             self.unanswered.pop_front();
         }
-        let Draft { upserts, removed, .. } = draft;
-        self.unanswered.push_back(Sent { number, at: now, upto, upserts, removed });
-        names
+        let sent = Sent { number, at: now, upto, upserts: Arc::clone(&upserts), removed: draft.removed };
+        self.unanswered.push_back(sent);
+        upserts
     }
 
     /// Takes an ACK: `None` if the response is not one that awaits an answer (a stale nonce), else the names that had
@@ -324,8 +348,8 @@ impl Watch {
             None => self.unmarked = Some(number),
         }
         self.settle(limits, now);
-        let released = sent.upserts.into_iter().filter(|upsert| upsert.standing.accept());
-        Some(released.map(|upsert| upsert.name).collect())
+        let released = sent.upserts.iter().filter(|upsert| upsert.standing.accept());
+        Some(released.map(|upsert| Arc::clone(&upsert.name)).collect())
     }
 
     /// The response that an answer is for. Clients answer in order, so the ones before it will not be answered any

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::commit::{Change, Changes, Encoded};
 use crate::resource::{PerType, ResourceType, Version};
+use crate::session::Parcels;
 
 /// The number of the empty store: not 0, which means "nothing yet" for a stream.
 pub(crate) const EMPTY: u64 = 1;
@@ -42,6 +43,8 @@ pub(crate) struct Table {
     last_removal: u64,
     /// The last change that must not wait for more: every removal, and what an urgent commit brought.
     last_urgent: u64,
+    /// What streams share of responses; the streams' own business.
+    parcels: Parcels,
 }
 
 #[derive(Debug)]
@@ -219,6 +222,20 @@ impl Table {
     /// Every published name.
     pub(crate) fn names(&self) -> BTreeSet<Arc<str>> {
         self.entries.keys().cloned().collect()
+    }
+
+    /// The number of the last change that published something.
+    pub(crate) fn last_upsert(&self) -> u64 {
+        self.last_upsert
+    }
+
+    /// The number of the last withdrawal.
+    pub(crate) fn last_removal(&self) -> u64 {
+        self.last_removal
+    }
+
+    pub(crate) fn parcels(&self) -> &Parcels {
+        &self.parcels
     }
 
     /// The number of the last change that must not wait for more.

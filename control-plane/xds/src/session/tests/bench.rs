@@ -115,9 +115,7 @@ impl Bench {
     /// The next response in state of the world, or `None`.
     pub(super) fn whole(&mut self) -> Option<Whole> {
         let response = self.session.next_response(&self.tables, self.now)?;
-        let mut wire = Vec::new();
-        response.write_to(&mut wire);
-        let response = DiscoveryResponse::decode(wire.as_slice()).unwrap();
+        let response = DiscoveryResponse::decode(response.message().as_slice()).unwrap();
         let messages = response.resources.iter().map(|any| Message::decode(any.value.as_slice()).unwrap());
         let mut resources: Vec<_> = messages.map(|it| format!("{}={}", it.name, it.alt_stat_name)).collect();
         resources.sort();
@@ -171,9 +169,7 @@ impl Bench {
 
     pub(super) fn next(&mut self) -> Option<Got> {
         let response = self.session.next_response(&self.tables, self.now)?;
-        let mut wire = Vec::new();
-        response.write_to(&mut wire);
-        let response = DeltaDiscoveryResponse::decode(wire.as_slice()).unwrap();
+        let response = DeltaDiscoveryResponse::decode(response.message().as_slice()).unwrap();
         let content = |value: &[u8]| Message::decode(value).unwrap().alt_stat_name;
         let got = Got {
             resource_type: ResourceType::from_type_url(&response.type_url).unwrap(),

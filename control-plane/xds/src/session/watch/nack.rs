@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::resource::Version;
 use crate::session::Limits;
 use crate::session::blame::{Blame, blame};
-use crate::session::draft::SentUpsert;
+use crate::session::parcel::SentUpsert;
 use crate::session::refusals::Refusal;
 use crate::session::watch::{Sent, Watch};
 use crate::store::table::{Past, Table};

@@ -36,6 +36,21 @@ impl Watch {
             }
         }
 
+        let position = self.position(scene);
+        if let Some(parcel) = position.and_then(|position| table.parcels().get(&position))
+            && (!self.owed.is_empty() || !self.holds_changes(scene))
+        {
+            if self.owed.is_empty() {
+                self.pace.take(scene.limits.changes, scene.now);
+            }
+            self.note_blocked(false, scene.now);
+            self.owed.drain(..parcel.answered);
+            self.cursor = parcel.cursor;
+            self.removal_cursor = scene.tables.sequence();
+            draft.parcel = Some(parcel);
+            return Some(draft);
+        }
+
         let mut owed = std::mem::take(&mut self.owed);
         let (answered, mut upserts_blocked) = self.put_owed(&owed, &mut draft, scene);
         let answers = !draft.is_empty();
@@ -54,6 +69,12 @@ impl Watch {
         owed.extend(waiting);
         self.owed = owed;
         self.note_blocked(upserts_blocked || removals_blocked, scene.now);
+        if let Some(position) = position
+            && self.held_back.is_empty()
+            && draft.upserts.len() >= answered.upto
+        {
+            draft.share(table.parcels(), position, self.cursor, answered.upto);
+        }
 
         if draft.is_empty() {
             self.settle(scene.limits, scene.now);

@@ -40,6 +40,14 @@ impl Watch {
 
         let mut draft = Draft::new(scene.variant);
         let table = scene.table();
+        // Newcomers alone have so little behind them that others are likely to be where they are.
+        let position = self.position(scene).filter(|position| position.from == 0);
+        if let Some(parcel) = position.and_then(|position| table.parcels().get(&position)) {
+            self.cursor = parcel.cursor;
+            self.removal_cursor = self.removal_cursor.max(removable);
+            draft.parcel = Some(parcel);
+            return Some(draft);
+        }
         let in_trial: HashSet<Arc<str>> = trial.into_iter().flatten().collect();
         let suspected: HashSet<Arc<str>> = self.suspects.iter().flatten().cloned().collect();
         if self.subscription.is_wildcard() {
@@ -62,6 +70,11 @@ impl Watch {
         self.owed.clear();
         self.cursor = scene.tables.sequence();
         self.removal_cursor = self.removal_cursor.max(removable);
+        if let Some(position) = position
+            && self.held_back.is_empty()
+        {
+            draft.share(table.parcels(), position, self.cursor, 0);
+        }
         Some(draft)
     }
 

@@ -1,0 +1,105 @@
+//! The resources of a long response, made once for all streams that are in the same position: those that start at the
+//! same time, above all. They share the bytes and the list of what is in them. Small responses are made for each.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use bytes::{Bytes, BytesMut};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::commit::{Encoded, Standing};
+use crate::resource::{Variant, Version};
+
+/// From how many resources on sharing pays: below, a stream copies them as fast as it finds out that it need not. The
+/// tests, whose streams have few, share all they can.
+pub(super) const WORTHWHILE: usize = if cfg!(test) { 1 } else { 32 };
+
+/// How many positions are remembered. Streams that start together are in a few; who is alone finds nobody to share with.
+const POSITIONS: usize = 32;
+
+/// A resource in a response, without its content.
+#[derive(Clone, Debug)]
+pub(super) struct SentUpsert {
+    pub(super) name: Arc<str>,
+    pub(super) sequence: u64,
+    pub(super) version: Version,
+    pub(super) standing: Arc<Standing>,
+}
+
+impl SentUpsert {
+    pub(super) fn new(name: Arc<str>, sequence: u64, encoded: &Encoded) -> Self {
+        Self { name, sequence, version: encoded.version, standing: Arc::clone(&encoded.standing) }
+    }
+}
+
+/// All that decides what a response holds, for a stream to which nothing else applies: it refused nothing, nothing waits
+/// for another type, and nothing is to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) variant: Variant,
+    /// The cursor, and up to where the client is a newcomer.
+    pub(super) from: u64,
+    pub(super) newcomer_upto: u64,
+    /// The store's number.
+    pub(super) sequence: u64,
+    /// The names that are owed, as a hash of where they are: all are the table's own.
+    pub(super) owed: u128,
+    pub(super) max_bytes: usize,
+}
+
+/// What a response carries.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    position: Position,
+    /// The resources as they are in the response.
+    pub(crate) resources: Bytes,
+    pub(super) upserts: Arc<[SentUpsert]>,
+    pub(super) version: Version,
+    /// The cursor behind it.
+    pub(super) cursor: u64,
+    /// How much of what is owed it answers, from the front.
+    pub(super) answered: usize,
+}
+
+impl Parcel {
+    pub(super) fn new(
+        position: Position,
+        fragments: &[Bytes],
+        upserts: Arc<[SentUpsert]>,
+        version: Version,
+        cursor: u64,
+        answered: usize,
+    ) -> Self {
+        let mut resources = BytesMut::with_capacity(fragments.iter().map(Bytes::len).sum());
+        fragments.iter().for_each(|fragment| resources.extend_from_slice(fragment));
+        Self { position, resources: resources.freeze(), upserts, version, cursor, answered }
+    }
+}
+
+/// The parcels that some stream has under way.
+#[derive(Debug, Default)]
+pub(crate) struct Parcels(Mutex<Vec<Weak<Parcel>>>);
+
+impl Parcels {
+    pub(super) fn get(&self, position: &Position) -> Option<Arc<Parcel>> {
+        let parcels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        parcels.iter().filter_map(Weak::upgrade).find(|parcel| parcel.position == *position)
+    }
+
+    pub(super) fn add(&self, parcel: &Arc<Parcel>) {
+        let mut parcels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        parcels.retain(|parcel| parcel.strong_count() > 0);
+        if parcels.len() == POSITIONS {
+            parcels.remove(0);
+        }
+        parcels.push(Arc::downgrade(parcel));
+    }
+}
+
+/// A hash of which names these are. Names of the table are known by where they are, and streams share those.
+pub(super) fn hash_of<'a>(names: impl Iterator<Item = &'a Arc<str>>) -> u128 {
+    let mut hash = Xxh3::new();
+    for name in names {
+        hash.update(&name.as_ptr().addr().to_ne_bytes());
+    }
+    hash.digest128()
+}
