@@ -15,6 +15,15 @@ struct Answered {
     waiting: Vec<usize>,
 }
 
+/// Takes names off; what is empty keeps no room, for most streams are owed nothing most of the time.
+fn drop_front(owed: &mut Owing, count: usize) {
+    if count >= owed.len() {
+        *owed = Owing::default();
+    } else {
+        owed.drain(..count);
+    }
+}
+
 impl Answered {
     fn contains(&self, at: usize) -> bool {
         at < self.upto && self.waiting.binary_search(&at).is_err()
@@ -44,7 +53,7 @@ impl Watch {
                 self.pace.take(scene.limits.changes, scene.now);
             }
             self.note_blocked(false, scene.now);
-            self.owed.drain(..parcel.answered);
+            drop_front(&mut self.owed, parcel.answered);
             self.cursor = parcel.cursor;
             self.removal_cursor = scene.tables.sequence();
             draft.parcel = Some(parcel);
@@ -65,7 +74,7 @@ impl Watch {
             }
         }
         let waiting = answered.waiting.into_iter().filter_map(|at| owed.get_index(at).cloned()).collect::<Vec<_>>();
-        owed.drain(..answered.upto);
+        drop_front(&mut owed, answered.upto);
         owed.extend(waiting);
         self.owed = owed;
         self.note_blocked(upserts_blocked || removals_blocked, scene.now);

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::session::draft::Draft;
-use crate::session::watch::{Scene, Watch, withheld};
+use crate::session::watch::{Owing, Scene, Watch, withheld};
 use crate::store::table::Entry;
 
 /// What is due.
@@ -67,7 +67,7 @@ impl Watch {
                 draft.repeat(&tombstone.name, &tombstone.content);
             }
         }
-        self.owed.clear();
+        self.owed = Owing::default();
         self.cursor = scene.tables.sequence();
         self.removal_cursor = self.removal_cursor.max(removable);
         if let Some(position) = position
