@@ -7,6 +7,7 @@ mod explain;
 mod guard;
 pub(crate) mod load;
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use serde_json::json;
+use tidegate_core::ServiceName;
 use tidegate_core::explain as core_explain;
 use tidegate_core::status::{API_VERSION, Canaries, Edges, Services, Status};
 use tidegate_xds::{ResourceType, Store};
@@ -151,11 +153,16 @@ async fn services(State(context): State<ApiContext>) -> Result<Response, Gone> {
 }
 
 async fn canary(State(context): State<ApiContext>) -> Result<Response, Gone> {
-    let mut seen = context.observer.look(|look| Canaries::of(look.state, look.now)).await?;
-    // The weights of all rollouts are one resource.
-    let weights = edges::acceptance(&context.store, ResourceType::Runtime, tidegate_core::compile::TIDEGATE);
+    let (mut seen, groups) = context
+        .observer
+        .look(|look| (Canaries::of(look.state, look.now), look.state.config().edge.groups.clone()))
+        .await?;
     for rollout in &mut seen.canaries {
-        rollout.edges.clone_from(&weights);
+        // The weights of all rollouts that a group sees are one resource, and each group has one.
+        let Ok(service) = ServiceName::new(&rollout.service) else { continue };
+        let seeing = groups.seeing(&service).into_iter().map(str::to_owned).collect();
+        let weights = tidegate_core::compile::TIDEGATE;
+        rollout.edges = edges::acceptance(&context.store, &seeing, ResourceType::Runtime, weights);
     }
     Ok(document(&seen))
 }
@@ -182,7 +189,11 @@ async fn explained(State(context): State<ApiContext>, Path(subject): Path<String
         .await?;
     Ok(match known {
         Ok((mut explanation, edge)) => {
-            explain::complete(&mut explanation, &edge, |kind, name| edges::acceptance(&context.store, kind, name));
+            let connected: BTreeSet<String> =
+                context.store.clients().into_iter().map(|client| client.group.name().to_owned()).collect();
+            explain::complete(&mut explanation, &edge, &connected, |groups, kind, name| {
+                edges::acceptance(&context.store, groups, kind, name)
+            });
             document(&explanation)
         }
         Err(error) => {

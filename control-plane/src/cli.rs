@@ -120,11 +120,24 @@ struct UpArgs {
     /// Envoy's binary [default: `envoy` in PATH]
     #[arg(long, env = "TIDEGATE_ENVOY", value_name = "FILE")]
     envoy: Option<PathBuf>,
+    #[command(flatten)]
+    node: NodeArgs,
+    #[command(flatten)]
+    tls: TlsArgs,
+}
+
+/// What the edge says of itself.
+#[derive(Debug, Args)]
+struct NodeArgs {
     /// The id by which the edge is known
     #[arg(long, default_value = tidegate_core::bootstrap::NODE_ID, value_name = "ID")]
     node_id: String,
-    #[command(flatten)]
-    tls: TlsArgs,
+    /// The cluster of its node, by which `edge.groups` may know it
+    #[arg(long, default_value = tidegate_core::bootstrap::NODE_CLUSTER, value_name = "NAME")]
+    node_cluster: String,
+    /// An entry of its node's metadata, by which `edge.groups` may know it, too; as often as needed
+    #[arg(long, value_name = "KEY=VALUE", value_parser = envoy::parse_metadata)]
+    node_metadata: Vec<(String, String)>,
 }
 
 /// The edge's side of TLS, which it needs where the configuration has `xds.tls`.
@@ -217,9 +230,8 @@ struct BootstrapArgs {
     /// The configuration file [default: ./tidegate.yaml, if there is one]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The id by which the edge is known
-    #[arg(long, default_value = tidegate_core::bootstrap::NODE_ID, value_name = "ID")]
-    node_id: String,
+    #[command(flatten)]
+    node: NodeArgs,
     /// Where the state of `run` is kept [default: $STATE_DIRECTORY, else ./tidegate-state]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,

@@ -7,6 +7,7 @@ pub mod config;
 pub mod discovery;
 pub mod probe;
 pub mod filter;
+mod groups;
 pub mod reconcile;
 pub mod last_known_good;
 pub mod edges;

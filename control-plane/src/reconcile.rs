@@ -4,14 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tidegate_core::compile::{Changes, Compiler, Kind, Resource};
+use prost::Message;
+use tidegate_core::compile::{Changes, Compiler, Kind, Removal, Resource, Upsert};
 use tidegate_core::state::{ProbeChange, Settled};
 use tidegate_core::{Input, ServiceName, State, Timestamp};
-use tidegate_xds::{Commit, ResourceType, Store};
+use tidegate_xds::{Commit, Group, ResourceType, Store};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::groups;
 
 /// Inputs applied before a round of deriving: enough that a storm of events costs few rounds, small enough that looks are
 /// answered meanwhile.
@@ -213,27 +215,47 @@ impl Reconcile {
 
 fn commit(changes: &Changes) -> Commit {
     let mut commit = Commit::default();
-    for (name, resource) in &changes.upserts {
+    if let Some(groups) = &changes.groups {
+        commit.regroup(groups::grouping(groups));
+    }
+    for Upsert { audience, name, resource } in &changes.upserts {
+        let audience = groups::audience(audience);
         match resource {
-            Resource::Cluster(message) => commit.upsert(ResourceType::Cluster, name, &**message),
-            Resource::Endpoint(message) => commit.upsert(ResourceType::Endpoint, name, message),
-            Resource::Listener(message) => commit.upsert(ResourceType::Listener, name, &**message),
-            Resource::Route(message) => commit.upsert(ResourceType::Route, name, &**message),
-            Resource::ExtensionConfig(message) => commit.upsert(ResourceType::ExtensionConfig, name, message),
-            Resource::Runtime(message) => commit.upsert(ResourceType::Runtime, name, message),
+            Resource::Cluster(message) => put(&mut commit, audience, ResourceType::Cluster, name, &**message),
+            Resource::Endpoint(message) => put(&mut commit, audience, ResourceType::Endpoint, name, message),
+            Resource::Listener(message) => put(&mut commit, audience, ResourceType::Listener, name, &**message),
+            Resource::Route(message) => put(&mut commit, audience, ResourceType::Route, name, &**message),
+            Resource::ExtensionConfig(message) => {
+                put(&mut commit, audience, ResourceType::ExtensionConfig, name, message);
+            }
+            Resource::Runtime(message) => put(&mut commit, audience, ResourceType::Runtime, name, message),
         }
     }
-    for (kind, name) in &changes.removals {
+    for Removal { audience, kind, name } in &changes.removals {
         let resource_type = match kind {
             Kind::Cluster => ResourceType::Cluster,
             Kind::Endpoint => ResourceType::Endpoint,
             Kind::Listener => ResourceType::Listener,
             Kind::Route => ResourceType::Route,
         };
-        commit.remove(resource_type, name);
+        match groups::audience(audience) {
+            None => commit.remove(resource_type, name),
+            Some(groups) => commit.remove_for(&groups, resource_type, name),
+        }
     }
     if changes.urgent {
         commit.mark_urgent();
     }
     commit
+}
+
+/// Publishes to some groups, or to everyone.
+fn put<M>(commit: &mut Commit, groups: Option<Vec<Group>>, resource_type: ResourceType, name: &str, message: &M)
+where
+    M: Message + Default + PartialEq,
+{
+    match groups {
+        None => commit.upsert(resource_type, name, message),
+        Some(groups) => commit.upsert_for(&groups, resource_type, name, message),
+    }
 }

@@ -26,7 +26,7 @@ use crate::options::{DEFAULT_CONFIG, RunOptions};
 use crate::probe::Prober;
 use crate::reconcile::Reconcile;
 use crate::tls::CertificateWatch;
-use crate::{api, config, edges, envoy, filter, heartbeat, metrics, ports, supervised, tls};
+use crate::{api, config, edges, envoy, filter, groups, heartbeat, metrics, ports, supervised, tls};
 
 /// Inputs that may wait for the reconcile task. A storm fills it and slows its senders down, which then coalesce; what waits
 /// costs little memory.
@@ -75,6 +75,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let docker = config.docker.enabled.then(|| DockerProvider::new(docker_settings(&config)));
     let file = config.file.as_deref().map(FileProvider::new);
     let required = docker.iter().map(|_| ProviderName::docker()).chain(file.iter().map(|_| ProviderName::file()));
+    groups::put_in_force(&config.edge.groups, &store);
     let mut last_known_good = LastKnownGood::new(&options.state_dir);
     let mut state = State::new(config.clone(), required, 0);
     if let Some(kept_at) = last_known_good.restore(&store) {

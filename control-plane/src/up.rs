@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use tidegate_core::Problem;
-use tidegate_core::bootstrap::EdgeTls;
+use tidegate_core::bootstrap::{EdgeNode, EdgeTls};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -31,8 +31,8 @@ pub struct UpOptions {
     pub path: Option<OsString>,
     /// This program.
     pub program: PathBuf,
-    /// The id of the edge's node.
-    pub node_id: String,
+    /// What the edge says of itself.
+    pub node: EdgeNode,
     /// What the edge shows where xDS is served over TLS.
     pub tls: Option<EdgeTls>,
     /// Logs as JSON.

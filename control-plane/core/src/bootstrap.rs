@@ -2,6 +2,7 @@
 //! its load, where its admin interface listens, and how many connections it takes. Everything else comes over xDS. It is a value; nothing is put
 //! together from text.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ pub const XDS_CLUSTER: &str = "tidegate-xds";
 pub const RUNTIME_LAYER: &str = "tidegate";
 /// The node id of an edge that is given none.
 pub const NODE_ID: &str = "edge";
-/// The node cluster of every edge.
+/// The node cluster of an edge that is given none.
 pub const NODE_CLUSTER: &str = "tidegate";
 
 /// Downstream connections an edge takes before it refuses new ones: some 2 GiB of buffers at the worst, and below the usual
@@ -27,14 +28,32 @@ const RUNTIME_TIMEOUT: &str = "5s";
 /// What the configuration does not say of one Envoy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootstrapOptions {
-    /// The node's id.
-    pub node_id: String,
+    /// What the node says of itself.
+    pub node: EdgeNode,
     /// Where its admin interface listens.
     pub admin: Admin,
     /// Where it reaches xDS; `None`: where the configuration serves it, on this machine.
     pub xds: Option<SocketAddr>,
     /// What it shows, and wants to see, where xDS is served over TLS.
     pub tls: Option<EdgeTls>,
+}
+
+/// What an edge says of itself: by it the control plane knows it, and finds the [group](crate::config::NodeGroups) that it
+/// belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EdgeNode {
+    /// The node's id.
+    pub id: String,
+    /// The node's cluster.
+    pub cluster: String,
+    /// The node's metadata.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Default for EdgeNode {
+    fn default() -> Self {
+        Self { id: NODE_ID.to_owned(), cluster: NODE_CLUSTER.to_owned(), metadata: BTreeMap::new() }
+    }
 }
 
 /// An edge's side of mutual TLS. The files are Envoy's to read.
@@ -56,8 +75,12 @@ pub fn bootstrap(config: &Config, options: &BootstrapOptions) -> Value {
     // For ever: an Envoy without its first clusters and listeners is not ready, whatever the time.
     let for_ever = "0s";
     let xds = options.xds.unwrap_or_else(|| on_this_machine(config.xds.address));
+    let mut node = json!({ "id": options.node.id, "cluster": options.node.cluster });
+    if !options.node.metadata.is_empty() {
+        node["metadata"] = json!(options.node.metadata);
+    }
     json!({
-        "node": { "id": options.node_id, "cluster": NODE_CLUSTER },
+        "node": node,
         "admin": {
             "address": admin_address(&options.admin),
             // Those who look why it refuses connections must not be refused.
@@ -210,7 +233,8 @@ mod tests {
     }
 
     fn options(admin: Admin) -> BootstrapOptions {
-        BootstrapOptions { node_id: "edge-7".to_owned(), admin, xds: None, tls: None }
+        let node = EdgeNode { id: "edge-7".to_owned(), ..EdgeNode::default() };
+        BootstrapOptions { node, admin, xds: None, tls: None }
     }
 
     /// Where it goes for xDS.
@@ -223,7 +247,7 @@ mod tests {
     #[test]
     fn addresses_come_from_the_configuration() {
         let value = bootstrap(&serving("[::1]:7000"), &options(Admin::Tcp("127.0.0.1:9901".parse().unwrap())));
-        assert_eq!(value["node"]["id"], "edge-7");
+        assert_eq!(value["node"], json!({ "id": "edge-7", "cluster": "tidegate" }));
         assert_eq!(value["admin"]["address"]["socket_address"]["port_value"], 9901);
         assert_eq!(xds(&value), json!({ "address": "::1", "port_value": 7000 }));
     }
@@ -271,8 +295,9 @@ mod tests {
 
     #[test]
     fn yaml_and_value_are_the_same() {
-        let options =
-            BootstrapOptions { node_id: "1.0".to_owned(), ..options(Admin::Unix("/run/a: b.sock".to_owned())) };
+        let metadata = [("tier: 1".to_owned(), "yes".to_owned())].into();
+        let node = EdgeNode { id: "1.0".to_owned(), cluster: "{}".to_owned(), metadata };
+        let options = BootstrapOptions { node, ..options(Admin::Unix("/run/a: b.sock".to_owned())) };
         let value = bootstrap(&Config::default(), &options);
         let read: Value = serde_saphyr::from_str(&to_yaml(&value).unwrap()).unwrap();
         assert_eq!(read, value);

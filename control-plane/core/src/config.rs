@@ -1,8 +1,9 @@
 //! `tidegate.yaml`, validated: [`parse`] reads the whole file and returns either a [`Config`] or every problem in it, each with
 //! line, column and cure. Nothing in it is guessed, and an unknown key is an error.
 
-pub(crate) mod reader;
 pub(crate) mod tree;
+mod groups;
+pub(crate) mod reader;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use serde::Serialize;
 pub use tidegate_filter_core::HashOn;
 
+pub use self::groups::{DEFAULT_GROUP, NodeGroup, NodeGroups, NodeMatch, ServiceFilter, ServicePattern};
 pub use self::tree::Place;
 use crate::{Code, Problem, ServiceName, VersionName};
 
@@ -107,6 +109,8 @@ pub struct Docker {
 pub struct Edge {
     /// Listeners by name; the name is also that of the route configuration.
     pub listeners: Vec<Listener>,
+    /// Which edges get only some of the listeners and services.
+    pub groups: NodeGroups,
     /// The network that Envoy shares with containers; `None`: Envoy runs on the host.
     pub network: Option<String>,
     /// Where Envoy's admin interface listens; `None`: a unix socket in the state directory.
@@ -171,6 +175,7 @@ impl Default for Config {
         Self {
             edge: Edge {
                 listeners: vec![Listener { name: "web".to_owned(), address: DEFAULT_EDGE }],
+                groups: NodeGroups::default(),
                 network: None,
                 admin: None,
             },

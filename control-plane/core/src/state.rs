@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::catalog::{Catalog, Touched};
 use crate::claims::Claims;
-use crate::config::Config;
+use crate::config::{Config, ServicePattern};
 use crate::health::Verdict;
 use crate::instance::{Check, InstanceId, Update};
 use crate::service::{Facts, ServiceView, claim_of, view};
@@ -327,11 +327,46 @@ impl State {
             .chain(self.reported.values().flatten())
             .cloned()
             .chain(unknown)
+            .chain(self.unknown_in_groups())
             .chain(self.serving_kept_problem())
             .collect();
         problems.sort();
         problems.dedup();
         problems
+    }
+
+    /// What groups of nodes name as their services and nothing is.
+    fn unknown_in_groups(&self) -> impl Iterator<Item = Problem> {
+        let names = || self.views.keys().map(ServiceName::as_str);
+        let patterns = self
+            .config
+            .edge
+            .groups
+            .iter()
+            .flat_map(|group| group.services.0.iter().flatten().map(move |pattern| (&group.name, pattern)));
+        let unknown = patterns.filter(|(_, pattern)| !self.views.keys().any(|service| pattern.matches(service)));
+        unknown.map(move |(group, pattern)| {
+            let (reason, cure) = match pattern {
+                ServicePattern::Name(name) => (
+                    format!("there is no service `{name}`"),
+                    crate::suggest::did_you_mean(name.as_str(), names(), || {
+                        format!("start containers (or write entries) of the service `{name}`, or remove it there")
+                    }),
+                ),
+                ServicePattern::Prefix(prefix) => (
+                    format!("no service's name begins with `{prefix}`"),
+                    "start containers (or write entries) of such a service, or remove it there".to_owned(),
+                ),
+            };
+            Problem::error(
+                Code::UnknownReference,
+                format!("services of the group `{group}` in tidegate.yaml"),
+                reason,
+                "the edges of the group get the other services that it names",
+                cure,
+            )
+            .warning()
+        })
     }
 
     fn serving_kept_problem(&self) -> Option<Problem> {

@@ -77,6 +77,9 @@ pub struct EdgeStatus {
     pub node: String,
     /// The node's cluster, as its bootstrap says.
     pub cluster: String,
+    /// Its group in `edge.groups`; `None`: none takes it in, and it gets everything.
+    #[serde(default)]
+    pub group: Option<String>,
     /// Name and version of its software, as it says.
     pub version: String,
     /// Where it connected from.

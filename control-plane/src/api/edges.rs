@@ -1,6 +1,8 @@
 //! What the xDS store knows of the connected edges, in the API's words. "Accepted" is an ACK; whether it is in effect is not
 //! known here, and not said.
 
+use std::collections::BTreeSet;
+
 use tidegate_core::problem::printable;
 use tidegate_core::status::{
     AcceptanceState, EdgeAcceptance, EdgeRejection, EdgeState, EdgeStatus, EdgeSubscription, EdgeType,
@@ -8,14 +10,20 @@ use tidegate_core::status::{
 use tidegate_xds::{ClientStatus, ResourceType, Store, Subscribed, TypeStatus};
 
 use crate::clock::timestamp;
+use crate::groups;
 
 /// Every connected edge, oldest first.
 pub(crate) fn edges(store: &Store) -> Vec<EdgeStatus> {
     store.clients().iter().map(edge).collect()
 }
 
-/// How far each edge is with the newest version of one resource.
-pub(crate) fn acceptance(store: &Store, resource_type: ResourceType, name: &str) -> Vec<EdgeAcceptance> {
+/// How far each edge of these groups is with the newest version of one resource.
+pub(crate) fn acceptance(
+    store: &Store,
+    groups: &BTreeSet<String>,
+    resource_type: ResourceType,
+    name: &str,
+) -> Vec<EdgeAcceptance> {
     let of_edge = |acceptance: tidegate_xds::Acceptance| {
         use tidegate_xds::AcceptanceState as Seen;
         let (state, at, message) = match acceptance.state {
@@ -29,13 +37,15 @@ pub(crate) fn acceptance(store: &Store, resource_type: ResourceType, name: &str)
         };
         EdgeAcceptance { node: printable(&acceptance.node_id), state, at, message }
     };
-    store.acceptance(resource_type, name).into_iter().map(of_edge).collect()
+    let all = store.acceptance(resource_type, name).into_iter();
+    all.filter(|acceptance| groups.contains(acceptance.group.name())).map(of_edge).collect()
 }
 
 fn edge(client: &ClientStatus) -> EdgeStatus {
     EdgeStatus {
         node: printable(&client.node.id),
         cluster: printable(&client.node.cluster),
+        group: groups::shown(&client.group),
         version: printable(&client.node.user_agent),
         peer: client.peer.map(|peer| peer.to_string()),
         connected_at: timestamp(client.connected_at),

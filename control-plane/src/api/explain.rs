@@ -1,8 +1,9 @@
 //! The stages of an explanation that the state does not know: whether it was committed, and what the edges said of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_core::Timestamp;
+use tidegate_core::config::DEFAULT_GROUP;
 use tidegate_core::explain::StageState::{Failed, Passed, Pending, Unknown};
 use tidegate_core::explain::{Explanation, Part, Stage};
 use tidegate_core::name::cluster_name;
@@ -17,6 +18,8 @@ const NAMED: usize = 8;
 /// What has to be asked about the parts of an explanation, taken from the state while it was at hand.
 pub(super) struct Edge {
     listeners: Vec<String>,
+    /// Whether there are groups of nodes beside the default one.
+    grouped: bool,
     awaiting: Option<String>,
     /// When what the edges get until then was kept.
     kept_at: Option<Timestamp>,
@@ -29,10 +32,13 @@ struct Service {
     clusters: Vec<String>,
     several_versions: bool,
     has_route: bool,
+    /// The groups that see it.
+    groups: BTreeSet<String>,
 }
 
 impl Edge {
     pub(super) fn of(look: &Look<'_>, explanation: &Explanation) -> Self {
+        let groups = &look.state.config().edge.groups;
         let services = explanation.parts.iter().filter_map(|part| {
             let name = tidegate_core::ServiceName::new(part.service.as_deref()?).ok()?;
             let view = look.state.service(&name)?;
@@ -41,11 +47,13 @@ impl Edge {
                 clusters: view.split.versions().into_iter().map(|version| cluster_name(&name, version)).collect(),
                 several_versions: view.split.versions().len() > 1,
                 has_route: !view.hosts.is_empty(),
+                groups: groups.seeing(&name).into_iter().map(str::to_owned).collect(),
             };
             Some((name.to_string(), service))
         });
         Self {
             listeners: look.state.config().edge.listeners.iter().map(|listener| listener.name.clone()).collect(),
+            grouped: !groups.is_empty(),
             awaiting: look.state.awaiting(),
             kept_at: look.state.serves_kept(),
             services: services.collect(),
@@ -53,11 +61,13 @@ impl Edge {
     }
 }
 
-/// Adds the stages, and concludes anew.
+/// Adds the stages, and concludes anew. `connected` are the groups of the edges that are connected; `acceptance` is asked about
+/// the edges of some groups.
 pub(super) fn complete(
     explanation: &mut Explanation,
     edge: &Edge,
-    acceptance: impl Fn(ResourceType, &str) -> Vec<EdgeAcceptance>,
+    connected: &BTreeSet<String>,
+    acceptance: impl Fn(&BTreeSet<String>, ResourceType, &str) -> Vec<EdgeAcceptance>,
 ) {
     for part in &mut explanation.parts {
         let Some(service) = part.service.as_deref().and_then(|name| edge.services.get(name)) else { continue };
@@ -65,7 +75,15 @@ pub(super) fn complete(
         if service.published.is_none() {
             continue;
         }
-        for stage in accepted(part, edge, service, &acceptance) {
+        if edge.grouped {
+            let seen = seen(service, connected);
+            let hidden = seen.state == Failed;
+            part.push(seen);
+            if hidden {
+                continue;
+            }
+        }
+        for stage in accepted(part, edge, service, connected, &acceptance) {
             part.push(stage);
         }
     }
@@ -92,13 +110,37 @@ fn committed(edge: &Edge, service: &Service) -> Stage {
     }
 }
 
+/// Which groups of nodes get the service, and whether any of their edges is there.
+fn seen(service: &Service, connected: &BTreeSet<String>) -> Stage {
+    let said = |groups: &mut dyn Iterator<Item = &String>| {
+        let named = |group: &String| match group.as_str() {
+            DEFAULT_GROUP => "the edges of no group".to_owned(),
+            name => format!("`{name}`"),
+        };
+        groups.map(named).collect::<Vec<_>>().join(", ")
+    };
+    let all = said(&mut service.groups.iter());
+    if connected.is_empty() || !connected.is_disjoint(&service.groups) {
+        return Stage::new("groups", Passed, None, format!("seen by {all}"));
+    }
+    let there = said(&mut connected.iter());
+    Stage::new(
+        "groups",
+        Failed,
+        None,
+        format!("it is seen by {all}, and of these no edge is connected, only of {there}"),
+    )
+}
+
 fn accepted(
     part: &Part,
     edge: &Edge,
     service: &Service,
-    acceptance: impl Fn(ResourceType, &str) -> Vec<EdgeAcceptance>,
+    connected: &BTreeSet<String>,
+    acceptance: impl Fn(&BTreeSet<String>, ResourceType, &str) -> Vec<EdgeAcceptance>,
 ) -> Vec<Stage> {
     let mut stages = Vec::new();
+    let acceptance = |resource_type, name: &str| acceptance(&service.groups, resource_type, name);
     if let Some(cluster) = part.cluster() {
         stages.push(if service.clusters.contains(&cluster) {
             stage("endpoints", &acceptance(ResourceType::Endpoint, &cluster))
@@ -113,7 +155,12 @@ fn accepted(
     if service.has_route {
         for listener in &edge.listeners {
             let name = if edge.listeners.len() == 1 { "routes".to_owned() } else { format!("routes of {listener}") };
-            stages.push(stage(&name, &acceptance(ResourceType::Route, listener)));
+            let edges = acceptance(ResourceType::Route, listener);
+            // The edges that see the service have other listeners.
+            let elsewhere = edges.is_empty() && !connected.is_disjoint(&service.groups);
+            if !elsewhere {
+                stages.push(stage(&name, &edges));
+            }
         }
     }
     stages

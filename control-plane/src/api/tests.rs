@@ -323,7 +323,7 @@ async fn the_local_envoy_is_shown_as_it_says_and_asked_nothing_else() {
     assert_eq!(odd.status, StatusCode::BAD_REQUEST);
     assert!(String::from_utf8_lossy(&odd.body).contains("the types are CDS, EDS, LDS, RDS, ECDS, RTDS"), "{odd:?}");
     assert!(!odd.body.contains(&0x1b));
-    let mut asked = std::collections::BTreeSet::new();
+    let mut asked = BTreeSet::new();
     while let Ok(question) = questions.try_recv() {
         asked.insert(question);
     }

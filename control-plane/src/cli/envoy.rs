@@ -12,13 +12,13 @@ use std::process::Command;
 
 use anyhow::anyhow;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
-use tidegate_core::bootstrap::{self, BootstrapOptions, EdgeTls};
+use tidegate_core::bootstrap::{self, BootstrapOptions, EdgeNode, EdgeTls};
 use tidegate_core::config::{Admin, Config};
 
 pub(super) use self::config::config;
 pub(super) use self::diff::diff;
 pub(super) use self::ls::ls;
-use super::{BootstrapArgs, Outcome, Output, TlsArgs, draw, start};
+use super::{BootstrapArgs, NodeArgs, Outcome, Output, TlsArgs, draw, start};
 use crate::options::config_file;
 use crate::tls;
 
@@ -46,6 +46,23 @@ pub(super) fn parse_admin(text: &str) -> Result<Admin, String> {
         );
     }
     Ok(Admin::Tcp(address))
+}
+
+pub(super) fn parse_metadata(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE, such as tier=inside".to_owned()),
+    }
+}
+
+impl NodeArgs {
+    pub(super) fn edge(&self) -> EdgeNode {
+        EdgeNode {
+            id: self.node_id.clone(),
+            cluster: self.node_cluster.clone(),
+            metadata: self.node_metadata.iter().cloned().collect(),
+        }
+    }
 }
 
 impl TlsArgs {
@@ -83,7 +100,7 @@ pub(super) fn render(config: &Config, args: &BootstrapArgs, output: Output) -> a
             .map_err(|problem| anyhow!("{problem}"))?,
     };
     let tls = tls::edge(config, args.tls.edge().as_ref()).map_err(|problem| anyhow!("{problem}"))?;
-    let options = BootstrapOptions { node_id: args.node_id.clone(), admin, xds: args.xds_address, tls };
+    let options = BootstrapOptions { node: args.node.edge(), admin, xds: args.xds_address, tls };
     let value = bootstrap::bootstrap(config, &options);
     match output {
         Output::Json => Ok(format!("{value:#}\n")),

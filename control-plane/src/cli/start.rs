@@ -36,7 +36,7 @@ pub(super) fn up(args: UpArgs) -> Outcome {
         envoy: args.envoy,
         path: std::env::var_os("PATH"),
         program,
-        node_id: args.node_id,
+        node: args.node.edge(),
         tls: args.tls.edge(),
         tell: |problem| draw::say(&problem.to_string()),
     };

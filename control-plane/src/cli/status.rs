@@ -83,9 +83,14 @@ fn edges(seen: &Status) -> String {
     if seen.edges.is_empty() {
         return "no Envoy is connected\n".to_owned();
     }
-    let mut table = Drawn::new(&["EDGE", "VERSION", "CONNECTED", "CDS", "EDS", "LDS", "RDS", "ECDS", "RTDS"]);
+    let mut table = Drawn::new(&["EDGE", "GROUP", "VERSION", "CONNECTED", "CDS", "EDS", "LDS", "RDS", "ECDS", "RTDS"]);
     for edge in &seen.edges {
-        let head = [plain(&edge.node), plain(&edge.version), plain(moment::ago(seen.at, edge.connected_at))];
+        let head = [
+            plain(&edge.node),
+            plain(edge.group.as_deref().unwrap_or("-")),
+            plain(&edge.version),
+            plain(moment::ago(seen.at, edge.connected_at)),
+        ];
         let kinds = ["CDS", "EDS", "LDS", "RDS", "ECDS", "RTDS"].map(|kind| of_kind(edge, kind));
         table.row(head.into_iter().chain(kinds));
     }
@@ -173,6 +178,7 @@ mod tests {
             edges: vec![EdgeStatus {
                 node: "edge".to_owned(),
                 cluster: "tidegate".to_owned(),
+                group: None,
                 version: "envoy 1.40.0".to_owned(),
                 peer: None,
                 connected_at: Timestamp::from_millis(40_000),
@@ -201,8 +207,8 @@ mod tests {
 PROVIDER  LAST HEARD  CONTAINERS  ENABLED  STATE
 docker    3 s ago     12          4        ok
 
-EDGE  VERSION       CONNECTED  CDS       EDS    LDS  RDS        ECDS  RTDS
-edge  envoy 1.40.0  60 s ago   accepted  stale  -    1 refused  -     -
+EDGE  GROUP  VERSION       CONNECTED  CDS       EDS    LDS  RDS        ECDS  RTDS
+edge  -      envoy 1.40.0  60 s ago   accepted  stale  -    1 refused  -     -
 
 SERVICE  HOSTS               READY  VERSIONS              PROBLEMS
 shop     shop.localhost/api  3/4    v1 87.5 %, v2 12.5 %  1

@@ -212,9 +212,9 @@ async fn what_names_a_filter_that_is_gone_is_not_served() {
     let settled = state.settle(Timestamp::default());
     let compiled = Compiler::new(code.display().to_string()).update(&state, &settled.services, settled.edge);
     let mut commit = Commit::default();
-    for (name, resource) in &compiled.upserts {
-        if let Resource::ExtensionConfig(message) = resource {
-            commit.upsert(ResourceType::ExtensionConfig, name, message);
+    for upsert in &compiled.upserts {
+        if let Resource::ExtensionConfig(message) = &upsert.resource {
+            commit.upsert(ResourceType::ExtensionConfig, &upsert.name, message);
         }
     }
     world.commits.send_replace(world.store.commit(commit).sequence);

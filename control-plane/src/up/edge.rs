@@ -77,8 +77,8 @@ impl Supervisor<'_> {
         let mut warnings = taken(&now, &admin)?;
         warnings.extend(envoy::untested(&envoy));
         let tls = tls::edge(config, self.options.tls.as_ref()).map_err(|p| vec![p])?;
-        let node_id = self.options.node_id.clone();
-        let options = BootstrapOptions { node_id, admin: admin.clone(), xds: None, tls };
+        let node = self.options.node.clone();
+        let options = BootstrapOptions { node, admin: admin.clone(), xds: None, tls };
         let file = write_bootstrap(&run.state_dir, &bootstrap(config, &options)).map_err(|p| vec![p])?;
         Ok(Prepared { command: self.command(&envoy.path, &file), admin: AdminClient::new(&admin), warnings })
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tidegate_core::Code;
+use tidegate_core::bootstrap::EdgeNode;
 use tidegate_core::config::XdsTls;
 
 use super::*;
@@ -63,7 +64,7 @@ impl World {
             envoy: Some(path("envoy")),
             path: None,
             program: path("tidegate"),
-            node_id: "edge-7".to_owned(),
+            node: EdgeNode { id: "edge-7".to_owned(), ..EdgeNode::default() },
             tls: None,
             json_logs: false,
             tell,

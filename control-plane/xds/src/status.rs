@@ -88,6 +88,8 @@ pub struct Rejection {
 pub struct Acceptance {
     pub client: ClientId,
     pub node_id: Arc<str>,
+    /// The group that the client belongs to.
+    pub group: Group,
     /// Whether the client wants the resource. If not, nothing was sent and the state is `NotSent`.
     pub subscribed: bool,
     pub state: AcceptanceState,

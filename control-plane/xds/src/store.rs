@@ -256,7 +256,8 @@ impl Store {
                 Progress::Rejected { message, at } => AcceptanceState::Rejected { message, at: self.wall(at) },
                 Progress::HeldBack => AcceptanceState::HeldBack,
             };
-            Some(Acceptance { client: client.id, node_id: client.node_id(), subscribed, state })
+            let group = client.view.group.clone();
+            Some(Acceptance { client: client.id, node_id: client.node_id(), group, subscribed, state })
         };
         self.shared.clients.all().iter().filter_map(of_client).collect()
     }

@@ -20,10 +20,19 @@ const CANARY: &str = "services: { shop: { stable: { version: v1 }, canary: { ver
 
 /// Resources in words: what a reader of Envoy's configuration would look for first.
 fn words(changes: &Changes) -> Vec<String> {
-    let mut words: Vec<String> = changes.upserts.iter().map(|(name, resource)| say(name, resource)).collect();
-    words.extend(changes.removals.iter().map(|(kind, name)| format!("remove {kind:?} {name}")));
+    let upserts = changes.upserts.iter().map(|it| say(&it.name, &it.resource) + &whom(&it.audience));
+    let mut words: Vec<String> = upserts.collect();
+    let removals = changes.removals.iter();
+    words.extend(removals.map(|it| format!("remove {:?} {}{}", it.kind, it.name, whom(&it.audience))));
     words.sort();
     words
+}
+
+/// Whom it is for, if not for everyone.
+fn whom(audience: &Audience) -> String {
+    let Audience::Groups(names) = audience else { return String::new() };
+    let names = names.iter().map(|name| if name.is_empty() { "-" } else { name.as_str() });
+    format!(" @{}", names.collect::<Vec<_>>().join(","))
 }
 
 fn say(name: &str, resource: &Resource) -> String {
@@ -211,7 +220,7 @@ fn touching_one_of_many_services_compiles_one() {
 
 /// The bytes that Envoy is sent, by kind and name.
 fn encoded(changes: &Changes) -> BTreeMap<(&'static str, String), Vec<u8>> {
-    let bytes = |(name, resource): &(String, Resource)| {
+    let bytes = |Upsert { name, resource, .. }: &Upsert| {
         let (kind, bytes) = match resource {
             Resource::Cluster(message) => ("CDS", message.encode_to_vec()),
             Resource::Endpoint(message) => ("EDS", message.encode_to_vec()),
@@ -259,15 +268,6 @@ fn an_ecds_resource_says_where_the_filters_code_is() {
     assert_eq!(filter_code(&resource[..resource.len() / 2]), None);
 }
 
-/// The outcome as a whole, by name.
-fn everything(changes: Changes) -> BTreeMap<(String, String), Resource> {
-    changes
-        .upserts
-        .into_iter()
-        .map(|(name, resource)| ((format!("{:?}", std::mem::discriminant(&resource)), name), resource))
-        .collect()
-}
-
 #[test]
 fn what_takes_an_endpoint_out_is_urgent_and_what_brings_one_is_not() {
     let shop = shop("a", 10, "v1");
@@ -284,64 +284,4 @@ fn what_takes_an_endpoint_out_is_urgent_and_what_brings_one_is_not() {
     assert!(world.round().urgent);
 }
 
-proptest! {
-    /// Equal facts give equal resources, whatever their order, and incremental equals from scratch.
-    #[test]
-    fn any_interleaving_that_ends_in_the_same_facts_compiles_to_the_same(
-        steps in proptest::collection::vec((0_usize..6, 0_u8..6), 0..40),
-        canary in proptest::bool::ANY,
-    ) {
-        let containers: Vec<Container> = (0..6_u8)
-            .map(|i| container(
-                &format!("c{i}"),
-                10 + i,
-                &[
-                    ("tidegate.service", if i < 4 { "shop" } else { "cart" }),
-                    ("tidegate.host", if i < 4 { "shop.localhost" } else { "cart.localhost" }),
-                    ("tidegate.version", ["v1", "v2", "v3"][usize::from(i) % 3]),
-                ],
-            ))
-            .collect();
-        let settings = || if canary { config(CANARY) } else { Config::default() };
-        let mut world = World::with(settings(), &[]);
-        let mut facts: BTreeMap<usize, (bool, bool, Container)> = BTreeMap::new();
-        world.round();
-        let mut kept: BTreeMap<(String, String), Resource> = everything(world.compiled_afresh());
-        for (which, what) in steps {
-            let mut container = containers[which].clone();
-            match what {
-                0 => { world.update(Update::Remove(container.id.clone())); facts.remove(&which); }
-                1 => {
-                    container.phase = Phase::Paused;
-                    world.upsert(&container);
-                    let passed = facts.get(&which).is_some_and(|f| f.0);
-                    facts.insert(which, (passed, false, container));
-                }
-                2..=5 => {
-                    world.upsert(&container);
-                    let passes = what != 2;
-                    world.check(&container, passes);
-                    facts.insert(which, (passes, true, container));
-                }
-                _ => {}
-            }
-            let changes = world.round();
-            for (kind, name) in &changes.removals {
-                let discriminant = match kind {
-                    Kind::Cluster => std::mem::discriminant(&Resource::Cluster(Box::default())),
-                    _ => std::mem::discriminant(&Resource::Endpoint(ClusterLoadAssignment::default())),
-                };
-                kept.remove(&(format!("{discriminant:?}"), name.clone()));
-            }
-            kept.extend(everything(changes));
-        }
-        prop_assert_eq!(&kept, &everything(world.compiled_afresh()));
-        let mut other = World::with(settings(), &[]);
-        for (passed, _, container) in facts.values().rev() {
-            other.upsert(container);
-            other.check(container, *passed);
-        }
-        other.round();
-        prop_assert_eq!(&kept, &everything(other.compiled_afresh()));
-    }
-}
+mod groups;

@@ -1,5 +1,7 @@
 //! From the tree to the [`Config`]: each key is read by the function of its place, and every mistake becomes a problem.
 
+mod groups;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -212,7 +214,7 @@ impl<'a> Reader<'a> {
     }
 
     fn edge(&mut self, node: &Node, config: &mut Config) {
-        let keys = self.keys("edge", node, &["listeners", "network", "admin"]);
+        let keys = self.keys("edge", node, &["listeners", "groups", "network", "admin"]);
         if let Some(node) = keys.get("listeners") {
             let mut listeners: Vec<Listener> = Vec::new();
             for item in self.items("edge.listeners", node) {
@@ -234,6 +236,9 @@ impl<'a> Reader<'a> {
                 );
             }
             config.edge.listeners = listeners;
+        }
+        if let Some(node) = keys.get("groups") {
+            config.edge.groups = self.groups(node, &config.edge.listeners);
         }
         if let Some(node) = keys.get("network") {
             config.edge.network = self.text("edge.network", node).map(str::to_owned);

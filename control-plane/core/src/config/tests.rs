@@ -174,6 +174,70 @@ fn the_interval_of_load_reports_has_its_limits() {
 }
 
 #[test]
+fn a_group_of_nodes_is_read() {
+    let text = r#"
+edge:
+  groups:
+    - name: inner
+      nodes: { id: edge-1, cluster: inner, metadata: { tier: inside, level: 1.0 } }
+      listeners: [ web ]
+      services: [ shop, "admin-*", "*" ]
+    - { name: rest, nodes: { metadata: { tier: inside } } }
+"#;
+    let groups = parse("f", text).unwrap().edge.groups;
+    let [inner, rest] = groups.iter().collect::<Vec<_>>()[..] else { panic!("two groups: {groups:?}") };
+    assert_eq!((inner.nodes.id.as_deref(), inner.nodes.cluster.as_deref()), (Some("edge-1"), Some("inner")));
+    assert_eq!(inner.nodes.metadata["level"], "1.0", "a value is the text as written");
+    let patterns = inner.services.0.clone().unwrap();
+    let patterns: Vec<String> = patterns.into_iter().map(String::from).collect();
+    assert_eq!(patterns, ["shop", "*", "admin-*"]);
+    assert_eq!((&rest.listeners, &rest.services.0), (&None, &None));
+}
+
+#[test]
+fn what_is_wrong_with_a_group_is_told_with_its_place() {
+    let text = r#"
+edge:
+  listeners: [ { name: internal, address: "127.0.0.1:1" } ]
+  groups:
+    - { name: a, nodes: { cluster: a }, listeners: [ internl ], services: [ "*-x", "sh*p", "" ] }
+    - { name: b, nodes: { cluster: b } }
+    - { name: b, nodes: { cluster: c } }
+    - { name: d, nodes: { cluster: b, metadata: { k: v } } }
+    - { name: e, nodes: {} }
+    - { name: f, nodes: { id: f } }
+    - { name: g, nodes: { cluster: "", metadata: { k: [ v ] } } }
+    - { name: h, nodes: { cluser: h }, listeners: [], services: }
+    - { nodes: { cluster: i } }
+    - { name: "j k", nodes: { cluster: j } }
+"#;
+    assert_eq!(
+        problems(text),
+        [
+            "tidegate.yaml:5:52 | there is no listener \"internl\" | did you mean `internal`?",
+            "tidegate.yaml:5:75 | \"*-x\" can match no service: '*' is not allowed there: a name is letters, digits, `.`, `_` and `-`, and begins with a letter or digit | write a service's name, or the beginning of one with `*` after it",
+            "tidegate.yaml:5:82 | \"sh*p\" can match no service: '*' is not allowed there: a name is letters, digits, `.`, `_` and `-`, and begins with a letter or digit | write a service's name, or the beginning of one with `*` after it",
+            "tidegate.yaml:5:90 | \"\" can match no service: it is empty | write a service's name, or the beginning of one with `*` after it",
+            "tidegate.yaml:7:7 | another group before this one is named `b` | give each group its own name",
+            "tidegate.yaml:8:7 | no node comes to the group `d`: `b` before it takes in every one that it would | write `d` before `b`, or let its nodes differ",
+            "tidegate.yaml:9:25 | `edge.groups.nodes` names neither a cluster nor metadata | add `cluster: NAME`, or `metadata: { KEY: VALUE }`, as the node of the edge has them",
+            "tidegate.yaml:10:25 | `edge.groups.nodes` names neither a cluster nor metadata | add `cluster: NAME`, or `metadata: { KEY: VALUE }`, as the node of the edge has them",
+            "tidegate.yaml:11:36 | `edge.groups.nodes.cluster` is empty | write what the node of the edge has there",
+            "tidegate.yaml:11:55 | `edge.groups.nodes.metadata.k` is a list, not a single value | write one value",
+            "tidegate.yaml:12:27 | there is no key `cluser` in `edge.groups.nodes` | did you mean `cluster`?",
+            "tidegate.yaml:12:51 | `edge.groups.listeners` is empty | leave the key out for all of them, or name some",
+            "tidegate.yaml:12:65 | `edge.groups.services` is empty | leave the key out for all of them, or name some",
+            "tidegate.yaml:13:7 | a group needs `name` and `nodes` | write { name: inner, nodes: { cluster: inner }, services: [ shop ] }",
+            "tidegate.yaml:14:15 | \"j k\" cannot be the name of a group: ' ' is not allowed there: a name is letters, digits, `.`, `_` and `-`, and begins with a letter or digit | use another name",
+        ]
+    );
+    assert!(
+        problems("edge: { groups: [ { name: a, nodes: { cluster: a }, services: [ a ], extra: 1 } ] }")[0]
+            .contains("`extra`")
+    );
+}
+
+#[test]
 fn a_canary_is_not_the_stable_version_itself() {
     let text = "services: { s: { stable: { version: a }, canary: { version: a, weight: 1 } } }";
     assert!(problems(text)[0].contains("the canary is the stable version \"a\" itself"));

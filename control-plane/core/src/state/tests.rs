@@ -230,3 +230,25 @@ fn what_is_wrong_with_entries_is_told_in_their_words() {
         assert!(!problem.effect.contains("container"), "{problem}");
     }
 }
+
+#[test]
+fn what_a_group_names_and_nothing_is_is_reported_with_the_nearest() {
+    let groups = |services: &str| {
+        format!("edge: {{ groups: [ {{ name: inner, nodes: {{ cluster: inner }}, services: [ {services} ] }} ] }}")
+    };
+    let mut world = World::with(config(&groups("shop, \"sh*\"")), &[shop("a", 2, "v1")]);
+    world.settle();
+    assert_eq!(world.problems(), Vec::<String>::new());
+    world.configure(&groups("shpo, \"admin-*\""));
+    world.settle();
+    assert_eq!(
+        world.problems(),
+        [
+            "warning[TG0403]: services of the group `inner` in tidegate.yaml: no service's name begins with `admin-`\n  \
+             effect: the edges of the group get the other services that it names\n  \
+             help: start containers (or write entries) of such a service, or remove it there",
+            "warning[TG0403]: services of the group `inner` in tidegate.yaml: there is no service `shpo`\n  \
+             effect: the edges of the group get the other services that it names\n  help: did you mean `shop`?",
+        ]
+    );
+}

@@ -29,12 +29,13 @@ fn screen(seen: &Edges) -> String {
                 `tidegate envoy bootstrap`\n"
             .to_owned();
     }
-    let head = ["EDGE", "CLUSTER", "VERSION", "PEER", "CONNECTED"];
+    let head = ["EDGE", "CLUSTER", "GROUP", "VERSION", "PEER", "CONNECTED"];
     let mut table = Drawn::new(&[head.as_slice(), &TYPES].concat());
     for edge in &seen.edges {
         let head = [
             plain(or_dash(&edge.node)),
             plain(or_dash(&edge.cluster)),
+            plain(edge.group.as_deref().unwrap_or("-")),
             plain(or_dash(&edge.version)),
             plain(edge.peer.as_deref().map_or("-", or_dash)),
             plain(moment::ago(seen.at, edge.connected_at)),
@@ -85,6 +86,7 @@ mod tests {
         let edge = EdgeStatus {
             node: "edge".to_owned(),
             cluster: String::new(),
+            group: Some("inner".to_owned()),
             version: "envoy 1.40.0".to_owned(),
             peer: Some("127.0.0.1:7".to_owned()),
             connected_at: Timestamp::from_millis(40_000),
@@ -125,8 +127,8 @@ mod tests {
         assert_eq!(
             screen(&seen),
             "\
-EDGE  CLUSTER  VERSION       PEER         CONNECTED  CDS     EDS        LDS         RDS    ECDS      RTDS
-edge  -        envoy 1.40.0  127.0.0.1:7  60 s ago   synced  in flight  1 rejected  stale  unwanted  -
+EDGE  CLUSTER  GROUP  VERSION       PEER         CONNECTED  CDS     EDS        LDS         RDS    ECDS      RTDS
+edge  -        inner  envoy 1.40.0  127.0.0.1:7  60 s ago   synced  in flight  1 rejected  stale  unwanted  -
 
 EDGE  REFUSED  NAME  VERSION           WHEN     IN ITS OWN WORDS
 edge  LDS      web   6336208a8cb93344  5 s ago  Error adding/updating listener(s) web: cannot bind '127.0.0.1:80'

@@ -2,6 +2,7 @@
 //! breaks) the rules of the protocol.
 
 mod client;
+mod groups;
 
 use std::time::Duration;
 
