@@ -85,6 +85,27 @@ pub struct Edge {
     settings: Settings,
     command: Vec<String>,
     concurrency: u32,
+    variant: Variant,
+}
+
+/// How an Envoy and its control plane speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Variant {
+    /// As in tidegate's own bootstrap.
+    #[default]
+    Delta,
+    /// State of the world.
+    Sotw,
+}
+
+impl Variant {
+    /// As an `api_type` in Envoy's configuration.
+    pub fn api_type(self) -> &'static str {
+        match self {
+            Self::Delta => "DELTA_GRPC",
+            Self::Sotw => "GRPC",
+        }
+    }
 }
 
 /// Everything of the configuration file but the services.
@@ -147,16 +168,23 @@ impl Edge {
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
         let mut tidegate = Tidegate::start(&words, &settings.with(services), &[])?;
         tidegate.answers(&format!("http://{}/healthz", settings.api)).await?;
-        let envoy = start_envoy(&tidegate, &command, concurrency).await?;
-        Ok(Self { envoy, tidegate, listener: settings.listener, settings, command, concurrency })
+        let variant = Variant::default();
+        let envoy = start_envoy(&tidegate, &command, concurrency, variant).await?;
+        Ok(Self { envoy, tidegate, listener: settings.listener, settings, command, concurrency, variant })
+    }
+
+    /// With another Envoy, which speaks this variant, as do those that take its place.
+    pub async fn speaking(mut self, variant: Variant) -> Result<Self> {
+        self.variant = variant;
+        self.with_new_envoy().await
     }
 
     /// Another Envoy in the place of this one: it has nothing but its bootstrap.
     pub async fn with_new_envoy(self) -> Result<Self> {
-        let Self { envoy, tidegate, listener, settings, command, concurrency } = self;
+        let Self { envoy, tidegate, listener, settings, command, concurrency, variant } = self;
         drop(envoy);
-        let envoy = start_envoy(&tidegate, &command, concurrency).await?;
-        Ok(Self { envoy, tidegate, listener, settings, command, concurrency })
+        let envoy = start_envoy(&tidegate, &command, concurrency, variant).await?;
+        Ok(Self { envoy, tidegate, listener, settings, command, concurrency, variant })
     }
 
     /// Declares other services, as an operator who edits the file.
@@ -188,11 +216,11 @@ impl Edge {
     }
 
     async fn revive(self) -> Result<Self> {
-        let Self { envoy, tidegate, listener, settings, command, concurrency } = self;
+        let Self { envoy, tidegate, listener, settings, command, concurrency, variant } = self;
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
         let mut tidegate = tidegate.again(&words, &[])?;
         tidegate.answers(&format!("http://{}/healthz", settings.api)).await?;
-        Ok(Self { envoy, tidegate, listener, settings, command, concurrency })
+        Ok(Self { envoy, tidegate, listener, settings, command, concurrency, variant })
     }
 
     /// `GET /` with this host.
@@ -258,12 +286,14 @@ impl Edge {
     }
 }
 
-/// With the bootstrap that this `tidegate run ARGUMENTS` has for it.
-async fn start_envoy(tidegate: &Tidegate, command: &[String], concurrency: u32) -> Result<Envoy> {
+/// With the bootstrap that this `tidegate run ARGUMENTS` has for it, and the variant changed in it.
+async fn start_envoy(tidegate: &Tidegate, command: &[String], concurrency: u32, variant: Variant) -> Result<Envoy> {
     let state_dir = command.windows(2).find(|pair| pair[0] == "--state-dir").unwrap_or_default();
     let arguments = ["envoy", "bootstrap", "--config", "tidegate.yaml"].map(ToOwned::to_owned);
     let cli = Cli { directory: Some(tidegate.directory().to_owned()), ..Cli::default() };
     let bootstrap = cli.run(arguments.iter().chain(state_dir)).await?.ok()?.stdout;
+    ensure!(bootstrap.matches(Variant::Delta.api_type()).count() == 1, "the variant is said elsewhere:\n{bootstrap}");
+    let bootstrap = bootstrap.replace(Variant::Delta.api_type(), variant.api_type());
     let mut envoy = Envoy::start_with(&bootstrap, &Options { concurrency, ..Options::default() }).await?;
     envoy.ready(SOON).await?;
     Ok(envoy)

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tidegate_tests::{
     client::Request,
     docker_proxy::DockerProxy,
-    edge::{Edge, backend, host},
+    edge::{Edge, Variant, backend, host},
     engine::Engine,
     load::{Load, Running},
     poll::{SOON, until},
@@ -135,12 +135,21 @@ async fn a_new_envoy_is_served_while_docker_is_away() -> Result<()> {
 
 #[tokio::test]
 async fn a_start_with_a_slow_list_removes_no_endpoint() -> Result<()> {
+    start_with_a_slow_list(Variant::Delta).await
+}
+
+#[tokio::test]
+async fn a_start_with_a_slow_list_removes_no_endpoint_in_state_of_the_world() -> Result<()> {
+    start_with_a_slow_list(Variant::Sotw).await
+}
+
+async fn start_with_a_slow_list(variant: Variant) -> Result<()> {
     const SLOW: Duration = Duration::from_secs(5);
     let engine = Engine::connect().await?;
     let proxy = DockerProxy::start(&engine)?;
     let service = engine.unique("slow");
     let cluster = format!("{service}/v1");
-    let edge = Edge::start_at(&proxy.endpoint(), "{}", &[], 2).await?;
+    let edge = Edge::start_at(&proxy.endpoint(), "{}", &[], 2).await?.speaking(variant).await?;
     let _first = engine.run(backend(&service, "v1")).await?;
     let _second = engine.run(backend(&service, "v1")).await?;
     edge.healthy(&cluster, 2).await?;

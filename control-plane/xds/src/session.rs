@@ -81,6 +81,9 @@ pub(crate) struct Session {
     name_bytes: usize,
     /// The number of the last response on this stream, of any type.
     responses: u64,
+    /// Until when clusters are expected to be asked for: by a client that has something from an earlier stream and begins
+    /// with another type.
+    clusters_due: Option<Duration>,
 }
 
 /// A response, ready to be written: everything but the resources is small, and those are shared.
@@ -194,7 +197,16 @@ pub(crate) struct WatchStatus {
 
 impl Session {
     pub(crate) fn new(client: ClientId, node: Node, protocol: Protocol, limits: Limits) -> Self {
-        Self { client, protocol, limits, node, watches: PerType::default(), name_bytes: 0, responses: 0 }
+        Self {
+            client,
+            protocol,
+            limits,
+            node,
+            watches: PerType::default(),
+            name_bytes: 0,
+            responses: 0,
+            clusters_due: None,
+        }
     }
 
     /// Takes one request: an answer to a response, a change of subscription, or both.
@@ -222,6 +234,11 @@ impl Session {
             next_response: self.responses + 1,
         };
         self.check_names(&request.names)?;
+        if resource_type != ResourceType::Cluster && self.clusters_due.is_none() && request.has_something() {
+            self.clusters_due = Some(now + self.limits.upsert_patience());
+        }
+        let may_be_warming = resource_type == ResourceType::Endpoint && self.awaits_clusters();
+        let held = if may_be_warming { None } else { request.names.held() };
         let watch = &mut self.watches[resource_type];
         let table = tables.table(resource_type);
         let was_wildcard = watch.subscription.is_wildcard();
@@ -239,7 +256,7 @@ impl Session {
         self.name_bytes = self.name_bytes + bytes(&interest.gained) - bytes(&interest.lost);
         let changed = was_wildcard != interest.everything || !interest.gained.is_empty() || !interest.lost.is_empty();
         if first {
-            watch.start(tables, request.names.held(), owed, table);
+            watch.start(tables, held, owed, table);
         } else if changed || owed != Owed::default() {
             watch.owe(owed, tables.sequence());
         }
@@ -352,6 +369,13 @@ impl Session {
         }
     }
 
+    /// Whether clusters may yet be asked for. Envoy asks for them first, but not while it warms any. So if it begins with
+    /// another type, the last stream may have been cut between a cluster and its endpoints: the cluster needs them anew,
+    /// whatever the client says that it has of them (envoy#22418), and routes have to wait for clusters.
+    fn awaits_clusters(&self) -> bool {
+        self.protocol.only.is_none() && !self.watches[ResourceType::Cluster].requested
+    }
+
     /// "Only the first request on a stream is guaranteed to carry the node identifier. [...] The node identifier should
     /// always be identical if present more than once on the stream."
     fn check_node(&self, request: &Request<'_>) -> Result<(), ProtocolError> {
@@ -447,7 +471,11 @@ impl Session {
 
     /// What a type may send now, given what the stream has confirmed of the others.
     fn gates(&self, resource_type: ResourceType, now: Duration) -> Gates {
-        let confirmed = |other| self.watches[other].confirmed();
+        let clusters_to_come = self.awaits_clusters() && self.clusters_due.is_some_and(|due| now < due);
+        let confirmed = |other| match other {
+            ResourceType::Cluster if clusters_to_come => 0,
+            other => self.watches[other].confirmed(),
+        };
         let settled = |other| confirmed(other).min(self.watches[other].confirmed_removals());
         let upserts = match resource_type {
             ResourceType::Cluster | ResourceType::Endpoint => Gates::OPEN,

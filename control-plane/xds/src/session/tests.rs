@@ -258,6 +258,9 @@ fn reconnecting_with_names_gets_only_what_changed() {
         let mut bench = Bench::with(&[(resource_type, "same", "1"), (resource_type, "changed", "2")]);
         let same = bench.version(resource_type, "same");
         let held = [("same", same.as_str()), ("changed", "0000000000000001"), ("gone", "0000000000000002")];
+        bench.reconnect(Cluster, &[], &[]);
+        let clusters = bench.one();
+        bench.ack(&clusters);
         bench.reconnect(resource_type, &["same", "changed", "gone"], &held);
         let got = bench.one();
         assert_eq!((got.upserts, got.removed), (vec!["changed".to_owned()], vec!["gone".to_owned()]));
@@ -277,6 +280,20 @@ fn a_reconnecting_client_gets_the_endpoints_of_clusters_that_it_is_sent() {
     bench.reconnect(Endpoint, &["a", "b"], &[("a", a.as_str()), ("b", b.as_str())]);
     let endpoints = bench.one();
     assert_eq!((endpoints.resource_type, endpoints.upserts), (Endpoint, vec!["a".to_owned()]));
+}
+
+#[test]
+fn a_reconnecting_client_that_may_be_warming_clusters_gets_all_endpoints() {
+    let mut bench = Bench::with(&[(Cluster, "a", "1"), (Endpoint, "a", "1"), (Endpoint, "b", "1")]);
+    let [a, b] = ["a", "b"].map(|name| bench.version(Endpoint, name));
+    // Envoy asks for clusters first, but not while it warms any.
+    bench.reconnect(Endpoint, &["a", "b"], &[("a", a.as_str()), ("b", b.as_str())]);
+    let endpoints = bench.one();
+    assert_eq!((endpoints.resource_type, &*endpoints.upserts), (Endpoint, &["a".to_owned(), "b".to_owned()][..]));
+    bench.ack(&endpoints);
+    let cluster = bench.version(Cluster, "a");
+    bench.reconnect(Cluster, &[], &[("a", cluster.as_str())]);
+    assert_eq!(bench.one().upserts, [""; 0]);
 }
 
 #[test]
