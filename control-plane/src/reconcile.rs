@@ -259,3 +259,6 @@ where
         Some(groups) => commit.upsert_for(&groups, resource_type, name, message),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -171,11 +171,14 @@ fn every_key_of_the_configuration_is_documented_and_known() -> Result<()> {
         .collect();
     // An unknown key of each mapping is told all that are known.
     let mapping = "services: { s: { stable: { x: 1 }, canary: { x: 1, sessionAffinity: { x: 1 } }, x: 1 } }\n\
-                   edge: { x: 1 }\nxds: { tls: { x: 1 }, x: 1 }\napi: { x: 1 }\nproviders: { docker: { x: 1 }, file: { x: 1 }, x: 1 }\n";
-    let problems = tidegate_core::config::parse("f", mapping).expect_err("it is invalid");
+                   edge: { groups: [ { name: g, nodes: { x: 1 }, x: 1 } ], x: 1 }\nxds: { tls: { x: 1 }, x: 1 }\n\
+                   api: { x: 1 }\nproviders: { docker: { x: 1 }, file: { x: 1 }, x: 1 }\n";
+    // So long that it is near to none.
+    let mapping = mapping.replace("x: 1", "zzzzzzzzz: 1");
+    let problems = tidegate_core::config::parse("f", &mapping).expect_err("it is invalid");
     let mut checked = 0;
     for problem in problems {
-        let Some(path) = problem.reason.strip_prefix("there is no key `x` in ") else { continue };
+        let Some(path) = problem.reason.strip_prefix("there is no key `zzzzzzzzz` in ") else { continue };
         let path = path.trim_matches('`').replace("services.s", "services.NAME");
         for key in problem.cure.trim_start_matches("the keys are ").split(", ") {
             let key = format!("{path}.{key}");

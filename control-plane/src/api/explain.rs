@@ -232,6 +232,30 @@ mod tests {
     }
 
     #[test]
+    fn a_service_that_no_connected_edge_sees_says_so() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let service = Service {
+            published: None,
+            clusters: Vec::new(),
+            several_versions: false,
+            has_route: true,
+            groups: names(&["", "inner"]),
+        };
+        for (connected, state, detail) in [
+            (names(&[]), Passed, "seen by the edges of no group, `inner`"),
+            (names(&["inner", "outer"]), Passed, "seen by the edges of no group, `inner`"),
+            (
+                names(&["outer"]),
+                Failed,
+                "it is seen by the edges of no group, `inner`, and of these no edge is connected, only of `outer`",
+            ),
+        ] {
+            let stage = seen(&service, &connected);
+            assert_eq!((stage.state, stage.detail.as_str()), (state, detail));
+        }
+    }
+
+    #[test]
     fn many_edges_are_counted() {
         let edges: Vec<EdgeAcceptance> = (0..20).map(|n| edge(&format!("e{n}"), AcceptanceState::Accepted)).collect();
         assert!(stage("routes", &edges).detail.contains("`e7` and 12 more"));
