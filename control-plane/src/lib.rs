@@ -8,6 +8,7 @@ pub mod discovery;
 pub mod probe;
 pub mod filter;
 pub mod reconcile;
+mod state_dir;
 pub mod last_known_good;
 pub mod edges;
 pub mod heartbeat;
