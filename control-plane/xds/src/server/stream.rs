@@ -11,7 +11,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Disc
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use tracing::{Instrument, Span, debug, debug_span, warn};
 
 use crate::clients::{Client, Ended};
@@ -19,6 +19,7 @@ use crate::node::Node;
 use crate::pace::{Pace, Rate};
 use crate::server::ServerConfig;
 use crate::server::incoming::Pass;
+use crate::server::stall::Line;
 use crate::session::{Limits, Outcome, Protocol, ProtocolError, Request, Response, Verdict};
 use crate::store::{Opening, Store};
 
@@ -50,6 +51,8 @@ pub(super) struct Stream<R> {
     peer: Option<SocketAddr>,
     /// What the first request's node is held against; `None` without TLS.
     pass: Option<Pass>,
+    line: Option<Line>,
+    max_request_bytes: usize,
     requests: Streaming<R>,
     stopping: watch::Receiver<bool>,
     opened: watch::Receiver<Opening>,
@@ -69,8 +72,10 @@ struct Connection {
 
 enum Event<R> {
     Stop,
-    /// The client is done, or gone.
+    /// The client is done.
     Left,
+    /// The client is gone, or sent what cannot be read.
+    Broke(Status),
     Request(Box<R>),
     /// The session may have something to say.
     Due,
@@ -83,8 +88,8 @@ impl<R: Asks> Stream<R> {
         store: Store,
         config: &ServerConfig,
         protocol: Protocol,
-        peer: Option<SocketAddr>,
-        pass: Option<Pass>,
+        (peer, pass): (Option<SocketAddr>, Option<Pass>),
+        line: Option<Line>,
         requests: Streaming<R>,
         stopping: watch::Receiver<bool>,
     ) -> Self {
@@ -99,6 +104,8 @@ impl<R: Asks> Stream<R> {
             pace: Pace::default(),
             peer,
             pass,
+            line,
+            max_request_bytes: config.max_request_bytes,
             requests,
             stopping,
             opened,
@@ -143,10 +150,18 @@ impl<R: Asks> Stream<R> {
                     }
                     match self.on_request(&request) {
                         Ok(None) => self.due = true,
-                        answer => return answer.transpose(),
+                        Ok(Some(answer)) => return Some(Ok(answer)),
+                        Err(status) => {
+                            self.leave_nothing_behind();
+                            return Some(Err(status));
+                        }
                     }
                 }
-                Event::Left => return None,
+                Event::Left => {
+                    self.leave_nothing_behind();
+                    return None;
+                }
+                Event::Broke(status) => return Some(Err(self.broken(status))),
                 Event::Due => match self.next_response() {
                     Some(response) => return Some(Ok(response)),
                     None => self.due = false,
@@ -175,10 +190,7 @@ impl<R: Asks> Stream<R> {
             request = self.requests.message() => match request {
                 Ok(Some(request)) => Event::Request(Box::new(request)),
                 Ok(None) => Event::Left,
-                Err(status) => {
-                    debug!(%status, "the stream broke");
-                    Event::Left
-                }
+                Err(status) => Event::Broke(status),
             },
             () = std::future::ready(()), if self.due => Event::Due,
             () = woken(client.as_deref()) => Event::Woken,
@@ -197,8 +209,45 @@ impl<R: Asks> Stream<R> {
         let stalled = self.store.now().saturating_sub(since) >= self.stall_timeout;
         stalled.then(|| {
             warn!(client = %client.id, node = %client.node_id(), "an xDS client does not answer and is cut off");
+            if let Some(line) = &self.line {
+                line.counts().count_stalled();
+            }
+            self.leave_nothing_behind();
             Status::deadline_exceeded(format!("a response was not answered for {:?}", self.stall_timeout))
         })
+    }
+
+    /// What the client hears when its request could not be read, if it still hears.
+    fn broken(&self, status: Status) -> Status {
+        let reason = match status.code() {
+            Code::OutOfRange => {
+                self.count_over_limit();
+                Status::resource_exhausted(format!("a request is longer than {} bytes", self.max_request_bytes))
+            }
+            Code::Internal => Status::invalid_argument(format!("a request cannot be read: {}", status.message())),
+            _ => {
+                debug!(%status, "the stream broke");
+                return status;
+            }
+        };
+        warn!(peer = ?self.peer, reason = reason.message(), "an xDS client is cut off");
+        self.leave_nothing_behind();
+        reason
+    }
+
+    fn count_over_limit(&self) {
+        if let Some(line) = &self.line {
+            line.counts().count_over_limit();
+        }
+    }
+
+    /// The stream ends: if the client may not have taken what was written for it, it has a moment to do so before its
+    /// connection ends too.
+    fn leave_nothing_behind(&self) {
+        let unanswered = |connection: &Connection| connection.client.session().unanswered_since().is_some();
+        if let Some(line) = self.line.as_ref().filter(|_| self.connection.as_ref().is_some_and(unanswered)) {
+            line.condemn();
+        }
     }
 
     /// Hands a request to the session and tells what became of it.
@@ -206,6 +255,7 @@ impl<R: Asks> Stream<R> {
         let now = self.store.now();
         if self.pace.next(self.allowed, now) > now {
             warn!(peer = ?self.peer, "an xDS client sends too many requests and is cut off");
+            self.count_over_limit();
             return Err(Status::resource_exhausted("the stream sends too many requests"));
         }
         self.pace.take(self.allowed, now);
@@ -217,7 +267,11 @@ impl<R: Asks> Stream<R> {
         let outcome = client.take(request, now);
         let Outcome { reply, verdict, interest: _ } = outcome.map_err(|error| {
             warn!(client = %client.id, %error, "an xDS client broke the protocol");
-            refusal(&error)
+            let refusal = refusal(&error);
+            if refusal.code() == Code::ResourceExhausted {
+                self.count_over_limit();
+            }
+            refusal
         })?;
         let (names, dropped) = request.names.counts();
         debug!(r#type = request.type_url, names, dropped, nonce = request.nonce, "request");
