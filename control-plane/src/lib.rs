@@ -9,6 +9,7 @@ pub mod probe;
 pub mod filter;
 mod groups;
 pub mod reconcile;
+mod state_dir;
 pub mod last_known_good;
 pub mod edges;
 pub mod heartbeat;

@@ -25,6 +25,7 @@ use crate::last_known_good::LastKnownGood;
 use crate::options::{DEFAULT_CONFIG, RunOptions};
 use crate::probe::Prober;
 use crate::reconcile::Reconcile;
+use crate::state_dir::StateDir;
 use crate::tls::CertificateWatch;
 use crate::{api, config, edges, envoy, filter, groups, heartbeat, metrics, ports, supervised, tls};
 
@@ -49,10 +50,11 @@ pub struct StartError {
 /// Runs the control plane until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// [`StartError`] when the configuration is invalid or an address is in use; otherwise when a task ended by itself.
+/// [`StartError`] when the configuration is invalid, or an address or the state directory is in use; otherwise when a task ended by itself.
 pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let clock = Clock::start();
     let config = config::load(options.config.as_deref()).map_err(|problems| StartError { problems })?;
+    let _state_dir = StateDir::take(&options.state_dir).map_err(|problem| StartError { problems: vec![problem] })?;
     let code = filter::install(&options.state_dir, options.filter_wasm.as_deref())?;
     let code = code.to_str().ok_or_else(|| anyhow!("the state directory's path is not UTF-8: {}", code.display()))?;
     let exposed = config.xds.exposed(options.insecure_xds);

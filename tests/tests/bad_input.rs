@@ -464,6 +464,28 @@ async fn an_address_in_use_is_named_with_its_key_and_its_holder() -> Result<()> 
     Ok(())
 }
 
+/// Faults row 39.
+#[tokio::test]
+async fn a_second_control_plane_on_a_state_directory_does_not_start_until_the_first_is_gone() -> Result<()> {
+    let state = tempfile::tempdir()?;
+    let path = state.path().to_str().context("UTF-8")?;
+    let command = ["run", "--state-dir", path];
+    let alone = || Alone::new("unix:///nowhere/docker.sock");
+    let (mut first, _) = alone()?.start(&command, &[]).await?;
+    let holder = first.process.pid();
+    for _ in 0..2 {
+        let mut second = Tidegate::start(&command, &alone()?.yaml(), &[])?;
+        ensure!(second.process.exited(SOON).await?.code() == Some(1), "{}", second.process.log());
+        let told = format!("error[TG0304]: state directory {path}: another control plane uses it (process {holder})");
+        ensure!(second.process.log().contains(&told), "{}", second.process.log());
+    }
+    ensure!(first.process.is_running(), "{}", first.process.log());
+    // With kill -9, which leaves nobody to clean up.
+    drop(first);
+    alone()?.start(&command, &[]).await?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_listener_in_use_is_told_by_up_until_it_is_free() -> Result<()> {
     let taken = TcpListener::bind("127.0.0.1:0")?;

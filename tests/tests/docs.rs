@@ -321,6 +321,25 @@ fn every_test_that_the_readme_names_exists() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn every_test_that_the_table_of_faults_names_exists() -> Result<()> {
+    let mut sources = String::new();
+    for folder in ["control-plane", "tests"] {
+        read_sources(&root().join(folder), &mut sources)?;
+    }
+    let table = rows(&document("docs/faults.md")?);
+    ensure!(table.len() >= 9, "{table:?}");
+    for row in &table {
+        let [fault, promise, tests, measured] = row.as_slice() else { bail!("four columns, not {row:?}") };
+        ensure!(![fault, promise, measured].iter().any(|cell| cell.is_empty()), "{row:?}");
+        let tests: Vec<&str> = quoted(tests).collect();
+        ensure!(!tests.is_empty(), "{fault}: no test");
+        let missing: Vec<_> = tests.iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
+        ensure!(missing.is_empty(), "{fault}: no tests: {missing:?}");
+    }
+    Ok(())
+}
+
 fn read_sources(folder: &Path, into: &mut String) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();

@@ -76,6 +76,8 @@ codes! {
     UnusableKept = "TG0302", "the last known good cannot be used";
     /// Envoy gets what was kept on disk, until discovery has synced.
     ServingKept = "TG0303", "the last known good is served";
+    /// Another control plane has the state directory, or it cannot be locked.
+    StateInUse = "TG0304", "the state directory cannot be had";
     /// The configuration is invalid; the last valid one stays.
     InvalidConfig = "TG0401", "the configuration is invalid";
     /// The configuration cannot be read; the last valid one stays.

@@ -24,6 +24,8 @@ impl Collector for Collected {
             ("xds_connections_refused", "Connections closed because of the limit", connections.refused()),
             ("xds_handshakes_failed", "Connections that ended in the TLS handshake", connections.handshakes_failed()),
             ("xds_streams_denied", "Streams whose certificate does not name the node", connections.denied()),
+            ("xds_streams_stalled", "Streams closed because the client did not answer or read", connections.stalled()),
+            ("xds_streams_over_limit", "Streams closed because of a limit", connections.over_limit()),
         ] {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
@@ -50,6 +52,8 @@ mod tests {
             "tidegate_xds_connections_refused_total 0",
             "tidegate_xds_handshakes_failed_total 0",
             "tidegate_xds_streams_denied_total 0",
+            "tidegate_xds_streams_stalled_total 0",
+            "tidegate_xds_streams_over_limit_total 0",
         ] {
             assert!(text.lines().any(|said| said == line), "{line} is not in\n{text}");
         }

@@ -32,7 +32,8 @@
 //!   assignment, and remove a cluster with or after the routes that name it.
 //! - **A refused version is not sent again** to the client that refused it, until the content changes. The others of
 //!   the same response are: if the refusal names no culprit, halves of the response are tried until it stands alone.
-//! - **A slow client delays nobody**, and gets the newest state, merged, when it comes to it.
+//! - **A slow client delays nobody**, and gets the newest state, merged, when it comes to it. One that does not answer or
+//!   read for [`ServerConfig::stall_timeout`] is closed, and so is one that breaks a limit, with the reason.
 //! - **A restart empties nobody.** [`Store::snapshot`] is all that is published, and can be written and read back;
 //!   [`Store::restore`] publishes it again, with the same versions, until [`Store::replace`] puts the newest full set in its
 //!   place.
@@ -65,6 +66,10 @@ mod codec;
 mod tls;
 
 mod server;
+
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 
 pub use commit::Commit;
 pub use group::{Group, Grouping};

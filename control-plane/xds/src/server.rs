@@ -3,6 +3,7 @@
 
 mod frames;
 pub(crate) mod incoming;
+mod stall;
 mod stream;
 
 use std::convert::Infallible;
@@ -17,6 +18,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::transport::Server;
+use tower::layer::layer_fn;
 use tracing::{info, warn};
 
 pub use self::incoming::Connections;
@@ -25,7 +27,8 @@ use crate::load;
 use crate::pace::Rate;
 use crate::resource::{ResourceType, TypeSet, Variant};
 use crate::server::frames::{Requests, Responses};
-use crate::server::incoming::{incoming, peer};
+use crate::server::incoming::{incoming, line, peer};
+use crate::server::stall::{Stalls, Watched};
 use crate::server::stream::Stream;
 use crate::session::{Limits, Protocol};
 use crate::store::Store;
@@ -37,8 +40,9 @@ pub struct ServerConfig {
     /// How long a client may take to answer a response before the stream goes on without the answer. 10 s: Envoy holds
     /// back its ACK of clusters until they are warm, which may take as long as their `initial_fetch_timeout`.
     pub ack_timeout: Duration,
-    /// How long a client may leave a response unanswered before its stream is closed: it is stuck, and what waits for it
-    /// costs memory. 30 s, well above any warming that ends.
+    /// How long a client may leave a response unanswered, or not take it, before its stream is closed: it is stuck, and
+    /// what waits for it costs memory. 30 s, well above any warming that ends. What stands still in the connection
+    /// itself is closed with the connection, an eighth later at most.
     pub stall_timeout: Duration,
     /// How often changes of one type are sent to one stream, in a storm of commits: the first eight at once, then one
     /// response each 50 ms, which holds what came meanwhile. Removals, urgent commits and answers to requests do not
@@ -47,8 +51,8 @@ pub struct ServerConfig {
     /// The types of which a first request without names asks for everything, as it did before `*` was invented: clusters
     /// and listeners. Switch it off for clients that mean "nothing" by it.
     pub legacy_wildcard: TypeSet,
-    /// Where a response is cut in two. 2 MiB: below the 4 MiB that gRPC clients accept by default. A single resource
-    /// may be longer, and so may what state of the world has to send whole.
+    /// Where a response is cut in two. 768 KiB: of a client that does not read, two wait in its connection, and they are
+    /// to take less than 2 MB. A single resource may be longer, and so may what state of the world has to send whole.
     pub max_response_bytes: usize,
     /// How many names a stream may ask for, and how many bytes they may have together.
     pub max_names: usize,
@@ -72,9 +76,10 @@ pub struct ServerConfig {
     pub handshake_timeout: Duration,
     /// The longest list of headers. 16 KiB: some twenty times what Envoy sends.
     pub max_header_list_bytes: u32,
-    /// How often an idle connection is probed, and how long it may take to answer, so that a client that vanished is
-    /// not kept. 4 s and 10 s: noticed after 14 s at most, and an Envoy whose main thread is busy with thousands of new
-    /// clusters answers late and is not gone. 2,000 idle connections cost 1.6 % of a core.
+    /// How often the kernel probes an idle connection, in whole seconds, and how long nothing may be acknowledged, so
+    /// that a client that vanished is not kept. 4 s and 10 s: noticed after 14 s at most. It is the other end's kernel
+    /// that answers: neither a client nor a server that is busy is taken for dead, and idle connections cost nothing.
+    /// A client that hangs is [`stall_timeout`](Self::stall_timeout)'s business.
     pub keepalive_interval: Duration,
     pub keepalive_timeout: Duration,
     /// Counts what becomes of connections.
@@ -90,7 +95,7 @@ impl Default for ServerConfig {
             stall_timeout: Duration::from_secs(30),
             coalesce: Duration::from_millis(50),
             legacy_wildcard: TypeSet::of(&[ResourceType::Cluster, ResourceType::Listener]),
-            max_response_bytes: 2 << 20,
+            max_response_bytes: 768 << 10,
             max_names: 100_000,
             max_name_bytes: 16 << 20,
             max_requests_per_second: 1000,
@@ -107,6 +112,13 @@ impl Default for ServerConfig {
         }
     }
 }
+
+/// Streams of a connection that the client has reset before they were looked at (rapid reset); one more closes it. The
+/// default of h2.
+const MAX_PENDING_RESETS: usize = 20;
+
+/// Streams of a connection that were reset because of what the client sent; one more closes it. The default of hyper.
+const MAX_RESETS: usize = 1024;
 
 /// How many changes of a type are sent at once after a quiet time: a container that starts is several.
 const BURST: u32 = 8;
@@ -150,13 +162,17 @@ pub async fn serve(
     let (stop, stopping) = watch::channel(false);
     let load = load::service(store.clone(), stopping.clone());
     let discovery = Discovery { store, config: config.clone(), stopping: stopping.clone() };
-    let incoming = incoming(listener, &config);
+    let stalls = Stalls::new(config.connections.clone());
+    let incoming = incoming(listener, &config, &stalls);
+    let watched = stalls.clone();
     let mut stopped = stopping.clone();
     let serving = Server::builder()
-        .http2_keepalive_interval(Some(config.keepalive_interval))
-        .http2_keepalive_timeout(Some(config.keepalive_timeout))
         .max_concurrent_streams(config.max_streams_per_connection)
+        // Said here, for what is not said is unlimited: the second.
+        .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
+        .http2_max_local_error_reset_streams(Some(MAX_RESETS))
         .http2_max_header_list_size(config.max_header_list_bytes)
+        .layer(layer_fn(move |service| Watched { service, stalls: watched.clone() }))
         .add_service(Service::<ADS>(discovery.clone()))
         .add_service(Service::<0>(discovery.clone()))
         .add_service(Service::<1>(discovery.clone()))
@@ -174,6 +190,7 @@ pub async fn serve(
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         ended = &mut serving => return ended.map_err(ServeError::Transport),
+        never = stalls.watch(config.stall_timeout) => match never {},
         () = shutdown => {}
     }
     stop.send_replace(true);
@@ -247,9 +264,9 @@ impl<const OF: usize> tonic::codegen::Service<http::Request<Body>> for Service<O
 impl Discovery {
     fn stream<R: Asks>(self, protocol: Protocol, request: http::Request<Body>) -> http::Response<Body> {
         let Self { store, config, stopping } = self;
-        let (peer, pass) = peer(request.extensions());
+        let (from, line) = (peer(request.extensions()), line(request.extensions()));
         let requests = Requests::<R>::new(request.into_body(), config.max_request_bytes);
-        let stream = Stream::new(store, &config, protocol, peer, pass, requests, stopping);
+        let stream = Stream::new(store, &config, protocol, from, line, requests, stopping);
         Responses::new(stream.run()).into_http()
     }
 }

@@ -48,7 +48,7 @@ impl<R: Asks> Requests<R> {
                 }
                 Some(Err(status)) => return Err(status),
                 None if self.buffer.is_empty() => return Ok(None),
-                None => return Err(Status::invalid_argument("the stream ends in the middle of a message")),
+                None => return Err(Status::invalid_argument("the stream ends in the middle of a request")),
             }
         }
     }
@@ -58,12 +58,11 @@ impl<R: Asks> Requests<R> {
         let Some(head) = self.buffer.first_chunk::<FRAME>() else { return Ok(None) };
         let [compressed, length @ ..] = *head;
         if compressed != 0 {
-            return Err(Status::unimplemented("compressed messages are not read"));
+            return Err(Status::unimplemented("a request is compressed, which was not agreed upon"));
         }
         let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
         if length > self.max_len {
-            let reason = format!("a message of {length} bytes is longer than the {} allowed", self.max_len);
-            return Err(Status::resource_exhausted(reason));
+            return Err(Status::resource_exhausted(format!("a request is longer than {} bytes", self.max_len)));
         }
         if self.buffer.len() - FRAME < length {
             return Ok(None);
@@ -74,7 +73,7 @@ impl<R: Asks> Requests<R> {
             self.buffer = BytesMut::new();
         }
         let request = R::read(&message, &mut self.seen);
-        request.map(Some).map_err(|error| Status::invalid_argument(format!("this is no discovery request: {error}")))
+        request.map(Some).map_err(|error| Status::invalid_argument(format!("a request cannot be read: {error}")))
     }
 }
 
@@ -167,10 +166,10 @@ mod tests {
         let compressed = [&[1][..], &framed("a")[1..]].concat();
         let garbage = [0, 0, 0, 0, 3, 0xff, 0xff, 0xff];
         for (bytes, reason) in [
-            (&long[..], "a message of 101 bytes is longer than the 100 allowed"),
-            (&compressed, "compressed messages are not read"),
-            (&garbage, "this is no discovery request"),
-            (&framed("a")[..4], "the stream ends in the middle of a message"),
+            (&long[..], "a request is longer than 100 bytes"),
+            (&compressed, "a request is compressed, which was not agreed upon"),
+            (&garbage, "a request cannot be read"),
+            (&framed("a")[..4], "the stream ends in the middle of a request"),
         ] {
             let status = requests(bytes, bytes.len()).next().await.unwrap_err();
             assert!(status.message().starts_with(reason), "{status}");

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -24,6 +25,7 @@ use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
 use crate::server::ServerConfig;
+use crate::server::stall::{Line, Stalls};
 use crate::tls::{PeerIdentity, ServerTls, shown};
 
 /// How long to wait after a connection could not be accepted: when files run out, trying again at once only burns the
@@ -34,7 +36,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// have come.
 const MAX_HANDSHAKES: usize = 1024;
 
-/// What every HTTP/2 client says first (RFC 9113, 3.4), in bytes. From then on keepalive watches it.
+/// What every HTTP/2 client says first (RFC 9113, 3.4), in bytes. From then on it is watched by others.
 const PREFACE: usize = 24;
 
 /// What a server counts of its connections. Clones count together: keep one beside the [`ServerConfig`] that has it.
@@ -47,6 +49,8 @@ struct Counts {
     refused: AtomicU64,
     handshakes_failed: AtomicU64,
     denied: AtomicU64,
+    stalled: AtomicU64,
+    over_limit: AtomicU64,
 }
 
 impl Connections {
@@ -73,6 +77,27 @@ impl Connections {
     pub fn denied(&self) -> u64 {
         self.0.denied.load(Ordering::Relaxed)
     }
+
+    /// Streams that were closed, with their connection if need be, because the client did not answer for
+    /// [`ServerConfig::stall_timeout`] or did not take what it was sent.
+    #[must_use]
+    pub fn stalled(&self) -> u64 {
+        self.0.stalled.load(Ordering::Relaxed)
+    }
+
+    /// Streams that were closed because of a limit: requests that are too many or too long, names that are.
+    #[must_use]
+    pub fn over_limit(&self) -> u64 {
+        self.0.over_limit.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_stalled(&self) {
+        self.0.stalled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_over_limit(&self) {
+        self.0.over_limit.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Who is at the other end; in the extensions of each request.
@@ -81,6 +106,13 @@ pub(super) struct Peer {
     address: SocketAddr,
     /// `None` without TLS.
     pass: Option<Pass>,
+    line: Line,
+}
+
+impl Peer {
+    pub(super) fn line(&self) -> &Line {
+        &self.line
+    }
 }
 
 /// What a client has shown; says which nodes it may be.
@@ -119,15 +151,23 @@ pub(crate) fn peer(extensions: &http::Extensions) -> (Option<SocketAddr>, Option
     }
 }
 
+/// Where a request came in; `None` if not over a [`Connection`].
+pub(super) fn line(extensions: &http::Extensions) -> Option<Line> {
+    extensions.get::<Peer>().map(|peer| peer.line.clone())
+}
+
 /// Every connection that is ready to speak HTTP/2.
 pub(super) fn incoming(
     listener: TcpListener,
     config: &ServerConfig,
+    stalls: &Stalls,
 ) -> impl Stream<Item = Result<Connection, Infallible>> + use<> {
     let acceptor = Acceptor {
         listener,
         tls: config.tls.clone(),
         handshake_timeout: config.handshake_timeout,
+        keepalive: (config.keepalive_interval, config.keepalive_timeout),
+        stalls: stalls.clone(),
         max_connections: config.max_connections,
         slots: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
         counts: config.connections.clone(),
@@ -142,6 +182,9 @@ struct Acceptor {
     listener: TcpListener,
     tls: Option<ServerTls>,
     handshake_timeout: Duration,
+    /// The interval and the timeout.
+    keepalive: (Duration, Duration),
+    stalls: Stalls,
     max_connections: usize,
     slots: Arc<Semaphore>,
     counts: Connections,
@@ -180,11 +223,12 @@ impl Acceptor {
 
     /// A connection at once if there is no handshake.
     fn accepted(&mut self, stream: TcpStream, address: SocketAddr) -> Option<Connection> {
-        if let Err(error) = stream.set_nodelay(true) {
+        let (interval, timeout) = self.keepalive;
+        if let Err(error) = stream.set_nodelay(true).and_then(|()| keep_alive(&stream, interval, timeout)) {
             debug!(%error, "a connection went away before it was set up");
         }
         let Some(tls) = &self.tls else {
-            return self.admit(Io::Plain(stream), Peer { address, pass: None });
+            return self.admit(Io::Plain(stream), address, None);
         };
         if self.pending.len() >= MAX_HANDSHAKES {
             self.pending.retain(|handshake| !handshake.is_finished());
@@ -217,7 +261,7 @@ impl Acceptor {
                 // Without a certificate no handshake comes so far; if one did, it would be nobody's.
                 let identity = shown.map_or_else(PeerIdentity::nobody, PeerIdentity::of);
                 let pass = Pass { identity, counts: self.counts.clone(), told: Arc::default() };
-                return self.admit(Io::Tls(Box::new(stream)), Peer { address, pass: Some(pass) });
+                return self.admit(Io::Tls(Box::new(stream)), address, Some(pass));
             }
             Ok(Err(Failed { address, error })) => debug!(peer = %address, %error, "a TLS handshake came to nothing"),
             Err(ended) => debug!(%ended, "a TLS handshake gave way to newer ones"),
@@ -226,10 +270,10 @@ impl Acceptor {
         None
     }
 
-    fn admit(&mut self, io: Io, peer: Peer) -> Option<Connection> {
+    fn admit(&mut self, io: Io, address: SocketAddr, pass: Option<Pass>) -> Option<Connection> {
         let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() else {
             self.counts.0.refused.fetch_add(1, Ordering::Relaxed);
-            debug!(peer = %peer.address, "an xDS connection was refused");
+            debug!(peer = %address, "an xDS connection was refused");
             if !self.full {
                 self.full = true;
                 warn!(
@@ -242,8 +286,21 @@ impl Acceptor {
         // Said again only after there was room for a while: at the limit each leaving makes room for one.
         self.full &= self.slots.available_permits() <= self.max_connections / 10;
         let preface = Preface { missing: PREFACE, late: Box::pin(tokio::time::sleep(self.handshake_timeout)) };
+        let peer = Peer { address, pass, line: self.stalls.line(address) };
         Some(Connection { io, peer, preface: Some(preface), _place: Place::take(permit, &self.counts) })
     }
+}
+
+/// Lets the kernel see whether the other end is there: it asks when the connection is idle, and gives up when nothing, a
+/// probe or data, was acknowledged for `timeout`. HTTP/2 pings would cost the server something with each idle connection,
+/// and a server that is too busy to read their answers would take its clients for dead.
+fn keep_alive(stream: &TcpStream, interval: Duration, timeout: Duration) -> io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    // Whole seconds, rounded up.
+    sockopt::set_tcp_keepidle(stream, interval)?;
+    sockopt::set_tcp_keepintvl(stream, interval)?;
+    sockopt::set_tcp_user_timeout(stream, u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
+    Ok(())
 }
 
 /// One of the [`ServerConfig::max_connections`], for as long as it lives.
@@ -265,7 +322,8 @@ impl Drop for Place {
     }
 }
 
-/// A connection that has its place. Reading fails if the client is late with its preface, for which nobody else waits.
+/// A connection that has its place. Reading fails if the client is late with its preface, for which nobody else waits;
+/// reading and writing fail once it is cut.
 pub(super) struct Connection {
     io: Io,
     peer: Peer,
@@ -281,6 +339,22 @@ enum Io {
 struct Preface {
     missing: usize,
     late: Pin<Box<Sleep>>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.peer.line.end();
+    }
+}
+
+impl Connection {
+    /// What is not ready waits, unless the connection is cut.
+    fn unless_cut<T>(&self, polled: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
+        if polled.is_pending() {
+            self.peer.line.check(cx)?;
+        }
+        polled
+    }
 }
 
 impl Connected for Connection {
@@ -300,10 +374,11 @@ impl AsyncRead for Connection {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client said nothing")));
         }
         let before = buf.filled().len();
-        ready!(match &mut this.io {
+        let polled = match &mut this.io {
             Io::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Io::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        })?;
+        };
+        ready!(this.unless_cut(polled, cx))?;
         if let Some(preface) = &mut this.preface {
             preface.missing = preface.missing.saturating_sub(buf.filled().len() - before);
             if preface.missing == 0 {
@@ -316,10 +391,11 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.io {
+        let polled = match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Io::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
+        };
+        self.unless_cut(polled, cx)
     }
 
     fn poll_write_vectored(
@@ -327,10 +403,11 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.io {
+        let polled = match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Io::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
+        };
+        self.unless_cut(polled, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -341,10 +418,11 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
+        let polled = match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Io::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        };
+        self.unless_cut(polled, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

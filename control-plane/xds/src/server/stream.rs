@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::config::core::v3::Node as NodeMessage;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tonic::Status;
+use tonic::{Code, Status};
 use tracing::{Instrument, Span, debug, debug_span, warn};
 
 use crate::clients::{Client, Ended};
@@ -20,6 +20,7 @@ use crate::pace::{Pace, Rate};
 use crate::server::ServerConfig;
 use crate::server::frames::Requests;
 use crate::server::incoming::Pass;
+use crate::server::stall::Line;
 use crate::session::{Limits, Outcome, Protocol, ProtocolError, Request, Response, Verdict};
 use crate::store::{Opening, Store};
 
@@ -34,6 +35,7 @@ pub(super) struct Stream<R> {
     peer: Option<SocketAddr>,
     /// What the first request's node is held against; `None` without TLS.
     pass: Option<Pass>,
+    line: Option<Line>,
     requests: Requests<R>,
     stopping: watch::Receiver<bool>,
     opened: watch::Receiver<Opening>,
@@ -53,10 +55,10 @@ struct Connection {
 
 enum Event<R> {
     Stop,
-    /// The client is done, or gone.
+    /// The client is done.
     Left,
-    /// The connection broke, or what came is no request.
-    Broken(Status),
+    /// The client is gone, or sent what cannot be read.
+    Broke(Status),
     Request(Box<R>),
     /// The session may have something to say.
     Due,
@@ -69,8 +71,8 @@ impl<R: Asks> Stream<R> {
         store: Store,
         config: &ServerConfig,
         protocol: Protocol,
-        peer: Option<SocketAddr>,
-        pass: Option<Pass>,
+        (peer, pass): (Option<SocketAddr>, Option<Pass>),
+        line: Option<Line>,
         requests: Requests<R>,
         stopping: watch::Receiver<bool>,
     ) -> Self {
@@ -85,6 +87,7 @@ impl<R: Asks> Stream<R> {
             pace: Pace::default(),
             peer,
             pass,
+            line,
             requests,
             stopping,
             opened,
@@ -129,14 +132,18 @@ impl<R: Asks> Stream<R> {
                     }
                     match self.on_request(&request) {
                         Ok(None) => self.due = true,
-                        answer => return answer.transpose(),
+                        Ok(Some(answer)) => return Some(Ok(answer)),
+                        Err(status) => {
+                            self.leave_nothing_behind();
+                            return Some(Err(status));
+                        }
                     }
                 }
-                Event::Left => return None,
-                Event::Broken(status) => {
-                    debug!(%status, "the stream broke");
-                    return Some(Err(status));
+                Event::Left => {
+                    self.leave_nothing_behind();
+                    return None;
                 }
+                Event::Broke(status) => return Some(Err(self.broken(status))),
                 Event::Due => match self.next_response() {
                     Some(response) => return Some(Ok(response)),
                     None => self.due = false,
@@ -165,7 +172,7 @@ impl<R: Asks> Stream<R> {
             request = self.requests.next() => match request {
                 Ok(Some(request)) => Event::Request(Box::new(request)),
                 Ok(None) => Event::Left,
-                Err(status) => Event::Broken(status),
+                Err(status) => Event::Broke(status),
             },
             () = std::future::ready(()), if self.due => Event::Due,
             () = woken(client.as_deref()) => Event::Woken,
@@ -184,8 +191,42 @@ impl<R: Asks> Stream<R> {
         let stalled = self.store.now().saturating_sub(since) >= self.stall_timeout;
         stalled.then(|| {
             warn!(client = %client.id, node = %client.node_id(), "an xDS client does not answer and is cut off");
+            if let Some(line) = &self.line {
+                line.counts().count_stalled();
+            }
+            self.leave_nothing_behind();
             Status::deadline_exceeded(format!("a response was not answered for {:?}", self.stall_timeout))
         })
+    }
+
+    /// What the client hears when its request could not be read, if it still hears.
+    fn broken(&self, status: Status) -> Status {
+        match status.code() {
+            Code::ResourceExhausted => self.count_over_limit(),
+            Code::InvalidArgument | Code::Unimplemented => {}
+            _ => {
+                debug!(%status, "the stream broke");
+                return status;
+            }
+        }
+        warn!(peer = ?self.peer, reason = status.message(), "an xDS client is cut off");
+        self.leave_nothing_behind();
+        status
+    }
+
+    fn count_over_limit(&self) {
+        if let Some(line) = &self.line {
+            line.counts().count_over_limit();
+        }
+    }
+
+    /// The stream ends: if the client may not have taken what was written for it, it has a moment to do so before its
+    /// connection ends too.
+    fn leave_nothing_behind(&self) {
+        let unanswered = |connection: &Connection| connection.client.session().unanswered_since().is_some();
+        if let Some(line) = self.line.as_ref().filter(|_| self.connection.as_ref().is_some_and(unanswered)) {
+            line.condemn();
+        }
     }
 
     /// Hands a request to the session and tells what became of it.
@@ -193,6 +234,7 @@ impl<R: Asks> Stream<R> {
         let now = self.store.now();
         if self.pace.next(self.allowed, now) > now {
             warn!(peer = ?self.peer, "an xDS client sends too many requests and is cut off");
+            self.count_over_limit();
             return Err(Status::resource_exhausted("the stream sends too many requests"));
         }
         self.pace.take(self.allowed, now);
@@ -204,7 +246,11 @@ impl<R: Asks> Stream<R> {
         let outcome = client.take(request, now);
         let Outcome { reply, verdict, interest: _ } = outcome.map_err(|error| {
             warn!(client = %client.id, %error, "an xDS client broke the protocol");
-            refusal(&error)
+            let refusal = refusal(&error);
+            if refusal.code() == Code::ResourceExhausted {
+                self.count_over_limit();
+            }
+            refusal
         })?;
         let (names, dropped) = request.names.counts();
         debug!(r#type = request.type_url, names, dropped, nonce = request.nonce, "request");

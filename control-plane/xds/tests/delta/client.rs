@@ -154,7 +154,7 @@ impl Client {
         }
     }
 
-    async fn message(&mut self) -> Result<Option<DeltaDiscoveryResponse>, Status> {
+    pub(crate) async fn message(&mut self) -> Result<Option<DeltaDiscoveryResponse>, Status> {
         if let Opening::Waiting(opening) = &mut self.responses {
             let responses = opening.await.unwrap()?;
             self.responses = Opening::Open(Box::new(responses));

@@ -287,20 +287,6 @@ async fn who_says_nothing_after_the_handshake_is_closed_and_its_place_is_free() 
 }
 
 #[tokio::test]
-async fn a_client_that_answers_no_ping_is_closed() {
-    let config = ServerConfig {
-        keepalive_interval: Duration::from_millis(100),
-        keepalive_timeout: Duration::from_millis(300),
-        ..Default::default()
-    };
-    let Served { address, connections, .. } = serve(config).await;
-    let mut dead = TcpStream::connect(address).await.unwrap();
-    dead.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
-    closed(dead).await;
-    wait_until(|| connections.open() == 0).await;
-}
-
-#[tokio::test]
 async fn streams_of_a_connection_and_their_headers_are_bounded() {
     let config = ServerConfig { max_streams_per_connection: 1, max_header_list_bytes: 4 << 10, ..Default::default() };
     let Served { store, address, .. } = serve(config).await;

@@ -1,0 +1,85 @@
+//! The state directory belongs to one control plane at a time: two that were started on it by mistake would each write over
+//! what the other keeps. It only holds the lock; what is kept there is the business of others.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+
+use tidegate_core::{Code, Problem};
+
+/// The file that is locked. It stays when the lock goes: with the process that has it, however that ends.
+const FILE: &str = "lock";
+
+/// The state directory is ours for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct StateDir {
+    _lock: File,
+}
+
+impl StateDir {
+    /// Takes the directory, which is made if it is not there.
+    ///
+    /// # Errors
+    /// When another process has it, or it cannot be locked.
+    pub(crate) fn take(path: &Path) -> Result<Self, Problem> {
+        let unusable = |error: std::io::Error| {
+            refused(
+                path,
+                &format!("it cannot be locked: {error}"),
+                "make it a directory, on a file system with locks; `--state-dir` names another",
+            )
+        };
+        fs::create_dir_all(path).map_err(unusable)?;
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(path.join(FILE));
+        // Where nothing can be written any more, the directory itself has a lock too.
+        let mut file = file.or_else(|_| File::open(path)).map_err(unusable)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let known = file.read_to_string(&mut holder).is_ok_and(|_| holder.trim().parse::<u32>().is_ok());
+                let holder = if known { format!(" (process {})", holder.trim()) } else { String::new() };
+                return Err(refused(
+                    path,
+                    &format!("another control plane uses it{holder}"),
+                    "stop that one, or give this one a directory and addresses of its own with `--state-dir` and `--config`",
+                ));
+            }
+            Err(TryLockError::Error(error)) => return Err(unusable(error)),
+        }
+        // Only for the message above: on a full disk it goes without.
+        let _ = file.rewind().and_then(|()| file.set_len(0)).and_then(|()| write!(file, "{}", std::process::id()));
+        Ok(Self { _lock: file })
+    }
+}
+
+fn refused(path: &Path, reason: &str, cure: &str) -> Problem {
+    let subject = format!("state directory {}", path.display());
+    let effect = "this control plane does not start; an Envoy that runs keeps its configuration";
+    Problem::error(Code::StateInUse, subject, reason, effect, cure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_directory_has_one_control_plane_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let first = StateDir::take(&path).unwrap();
+        for _ in 0..2 {
+            let problem = StateDir::take(&path).unwrap_err();
+            assert_eq!(problem.code, Code::StateInUse);
+            let reason = format!("another control plane uses it (process {})", std::process::id());
+            assert_eq!(problem.reason, reason);
+        }
+        drop(first);
+        assert!(StateDir::take(&path).is_ok());
+
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        let problem = StateDir::take(&file).unwrap_err();
+        assert!(problem.reason.starts_with("it cannot be locked: "), "{problem}");
+    }
+}
