@@ -152,11 +152,12 @@ async fn a_route_to_a_new_cluster_waits_for_it_also_after_such_a_cut(variant: Va
 
     cut_while_shop_warms(&mut world, &other).await?;
     let mut commit = Commit::default();
-    for cluster in ["next", "another"] {
-        commit.upsert(ResourceType::Cluster, cluster, &world.cluster(cluster, 1));
-        commit.upsert(ResourceType::Endpoint, cluster, &assignment(cluster, &[other.address]));
+    // Many, so that it takes time until they are warm.
+    for cluster in (0..300).map(|number| format!("next-{number}")) {
+        commit.upsert(ResourceType::Cluster, &cluster, &world.cluster(&cluster, 1));
+        commit.upsert(ResourceType::Endpoint, &cluster, &assignment(&cluster, &[other.address]));
     }
-    commit.upsert(ResourceType::Route, "web", &routes_to(&[("shop", "next"), ("cart", "cart")]));
+    commit.upsert(ResourceType::Route, "web", &routes_to(&[("shop", "next-299"), ("cart", "cart")]));
     world.store.commit(commit);
     world.cable.mend()?;
     world.settled(PROMPTLY).await?;

@@ -72,7 +72,7 @@ async fn three_thousand_routes_come_and_go_without_a_failed_request(variant: Var
     }
     let added = responses(&edge).await?;
     eprintln!(
-        "{variant:?}: added in {:.1?}, slowest step {slowest:.0?}, {} responses",
+        "{variant:?}: added in {:.1?}, slowest step {slowest:.1?}, {} responses",
         since.elapsed(),
         added - before
     );
@@ -96,7 +96,7 @@ async fn three_thousand_routes_come_and_go_without_a_failed_request(variant: Var
     .await?;
     let removed = responses(&edge).await?;
     eprintln!(
-        "{variant:?}: removed in {:.1?}, slowest step {slowest:.0?}, {} responses",
+        "{variant:?}: removed in {:.1?}, slowest step {slowest:.1?}, {} responses",
         since.elapsed(),
         removed - added
     );
