@@ -32,6 +32,9 @@
 //!   assignment, and remove a cluster with or after the routes that name it.
 //! - **A refused version is not sent again** to the client that refused it, until the content changes. The others of
 //!   the same response are: if the refusal names no culprit, halves of the response are tried until it stands alone.
+//! - **A cut leaves no cluster empty.** What a reconnecting client says that it has is not sent again, but for the
+//!   endpoints of clusters that it may still be warming: all of them if it asks for endpoints before it asks for
+//!   clusters, as Envoy does then. What names clusters waits for these, too.
 //! - **A slow client delays nobody**, and gets the newest state, merged, when it comes to it. One that does not answer or
 //!   read for [`ServerConfig::stall_timeout`] is closed, and so is one that breaks a limit, with the reason.
 //! - **A restart empties nobody.** [`Store::snapshot`] is all that is published, and can be written and read back;

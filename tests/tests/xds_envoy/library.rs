@@ -416,7 +416,11 @@ async fn carry_all(listener: TcpListener, server: SocketAddr, muted: watch::Rece
 }
 
 async fn carry(client: TcpStream, server: SocketAddr, mut muted: watch::Receiver<bool>) -> Result<()> {
-    let (mut from_server, mut to_server) = TcpStream::connect(server).await?.into_split();
+    let server = TcpStream::connect(server).await?;
+    for end in [&client, &server] {
+        end.set_nodelay(true)?;
+    }
+    let (mut from_server, mut to_server) = server.into_split();
     let (mut from_client, mut to_client) = client.into_split();
     let said = async {
         let mut bytes = vec![0; 64 * 1024];

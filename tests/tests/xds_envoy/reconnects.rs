@@ -94,8 +94,8 @@ async fn a_cut_with_nothing_changed_costs_nothing(variant: Variant) -> Result<()
     Ok(())
 }
 
-/// Changes `shop`, and cuts before its endpoints are sent again. `cart` has moved to another backend before.
-async fn cut_while_shop_warms(world: &mut World, moved: &Local) -> Result<()> {
+/// Changes `shop`, and cuts before its endpoints are sent again. `cart` moves to another backend before.
+async fn cut_while_shop_warms(world: &mut World, moved: &Local, seconds: i64) -> Result<()> {
     // While an answer about endpoints is awaited, no endpoints are sent, and clusters are.
     world.cable.mute();
     let mut commit = Commit::default();
@@ -103,7 +103,7 @@ async fn cut_while_shop_warms(world: &mut World, moved: &Local) -> Result<()> {
     world.store.commit(commit);
     healthy(world, "cart", &[moved]).await?;
     let mut commit = Commit::default();
-    commit.upsert(ResourceType::Cluster, "shop", &world.cluster("shop", 2));
+    commit.upsert(ResourceType::Cluster, "shop", &world.cluster("shop", seconds));
     world.store.commit(commit);
     until(SOON, "the cluster to warm", async || {
         let warming = world.envoy.stat("cluster_manager.warming_clusters").await?;
@@ -126,7 +126,7 @@ async fn a_cut_between_a_cluster_and_its_endpoints_leaves_nothing_warming(varian
     let loads = ["shop", "cart"].map(|service| load(world.listener, &host(service)));
     world.settled(PROMPTLY).await?;
 
-    cut_while_shop_warms(&mut world, &other).await?;
+    cut_while_shop_warms(&mut world, &other, 2).await?;
     let mended = Instant::now();
     world.cable.mend()?;
     world.settled(PROMPTLY).await?;
@@ -150,25 +150,41 @@ async fn a_route_to_a_new_cluster_waits_for_it_also_after_such_a_cut(variant: Va
     let load = Load::get(world.listener, &host("shop"), "/").closed(8).duration(2 * SOON).requests(1_000_000).start();
     world.settled(PROMPTLY).await?;
 
-    cut_while_shop_warms(&mut world, &other).await?;
-    let mut commit = Commit::default();
-    for cluster in ["next", "another"] {
-        commit.upsert(ResourceType::Cluster, cluster, &world.cluster(cluster, 1));
-        commit.upsert(ResourceType::Endpoint, cluster, &assignment(cluster, &[other.address]));
+    // Several times, for it is a race: between routes that are sent too early, and Envoy's asking for clusters.
+    for (round, moved) in (2..).zip([&other, &cart, &other, &cart, &other]) {
+        cut_while_shop_warms(&mut world, moved, round).await?;
+        let mut commit = Commit::default();
+        // Many, so that it takes time until they are warm.
+        let names: Vec<String> = (0..300).map(|number| format!("next-{round}-{number}")).collect();
+        for cluster in &names {
+            commit.upsert(ResourceType::Cluster, cluster, &world.cluster(cluster, 1));
+            commit.upsert(ResourceType::Endpoint, cluster, &assignment(cluster, &[moved.address]));
+        }
+        commit.upsert(ResourceType::Route, "web", &routes_to(&[("shop", &names[299]), ("cart", "cart")]));
+        world.store.commit(commit);
+        world.cable.mend()?;
+        world.settled(PROMPTLY).await?;
+        assert_eq!(in_force(&world.envoy, "shop").await?, format!("{round}s"));
+        let served_by_new = format!("cluster.{}.upstream_rq_completed", names[299]);
+        until(SOON, "the new cluster's answers", async || {
+            ensure!(world.envoy.stat(&served_by_new).await? > 0, "it has none");
+            Ok(())
+        })
+        .await?;
+        // Next time there are others.
+        let mut commit = Commit::default();
+        commit.upsert(ResourceType::Route, "web", &routes(&["shop", "cart"]));
+        for cluster in &names {
+            commit.remove(ResourceType::Cluster, cluster);
+            commit.remove(ResourceType::Endpoint, cluster);
+        }
+        world.store.commit(commit);
+        world.settled(PROMPTLY).await?;
     }
-    commit.upsert(ResourceType::Route, "web", &routes_to(&[("shop", "next"), ("cart", "cart")]));
-    world.store.commit(commit);
-    world.cable.mend()?;
-    world.settled(PROMPTLY).await?;
-    until(SOON, "the new cluster's answer", async || {
-        let answer = world.get("shop").await?;
-        ensure!(answer.version() == Some("v2"), "{:?}", answer.version());
-        Ok(())
-    })
-    .await?;
-    assert_eq!(in_force(&world.envoy, "shop").await?, "2s");
     asked(&load, 50).await?;
-    load.stop().await?.all_succeeded()
+    let report = load.stop().await?;
+    eprintln!("{variant:?}: {report}");
+    report.all_succeeded()
 }
 
 async fn what_changed_during_a_cut_arrives_whole(variant: Variant) -> Result<()> {

@@ -297,6 +297,37 @@ fn a_reconnecting_client_that_may_be_warming_clusters_gets_all_endpoints() {
 }
 
 #[test]
+fn routes_of_a_client_that_may_be_warming_wait_until_it_asks_for_clusters() {
+    let warming = || {
+        let mut bench = Bench::with(&[(Cluster, "a", "1"), (Endpoint, "a", "1"), (Route, "web", "2")]);
+        let held = bench.version(Endpoint, "a");
+        bench.reconnect(Endpoint, &["a"], &[("a", held.as_str())]);
+        bench.reconnect(Route, &["web"], &[("web", "0000000000000001")]);
+        let endpoints = bench.one();
+        assert_eq!((endpoints.resource_type, bench.all()), (Endpoint, vec![]));
+        bench.ack(&endpoints);
+        assert_eq!(bench.all(), vec![]);
+        bench
+    };
+    let mut bench = warming();
+    bench.reconnect(Cluster, &[], &[("a", "0000000000000001")]);
+    let [clusters, endpoints] = [bench.one(), bench.one()];
+    assert_eq!((clusters.resource_type, endpoints.resource_type, bench.all()), (Cluster, Endpoint, vec![]));
+    bench.ack(&endpoints);
+    bench.ack(&clusters);
+    assert_eq!(bench.one().resource_type, Route);
+
+    // One that never asks gets them a little later, and then at once.
+    let mut bench = warming();
+    bench.now += ACK_TIMEOUT;
+    let routes = bench.one();
+    assert_eq!(routes.resource_type, Route);
+    bench.ack(&routes);
+    bench.commit(&[(Cluster, "b", "1"), (Route, "web", "3")], &[]);
+    assert_eq!(bench.one().resource_type, Route);
+}
+
+#[test]
 fn what_a_reconnecting_client_should_lose_waits_for_its_routes() {
     let mut bench = Bench::with(&[(Route, "web", "1")]);
     bench.reconnect(Cluster, &[], &[("gone", "0000000000000001")]);
