@@ -216,7 +216,7 @@ impl Session {
         self.name_bytes = self.name_bytes + bytes(&interest.gained) - bytes(&interest.lost);
         let changed = was_wildcard != interest.everything || !interest.gained.is_empty() || !interest.lost.is_empty();
         if first {
-            watch.start(tables, request.names.held(), owed, table);
+            watch.start(tables, table, request.names.held(), owed, context.next_response, now);
         } else if changed || owed != Owed::default() {
             watch.owe(owed, table);
         }

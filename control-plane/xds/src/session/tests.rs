@@ -2,13 +2,14 @@
 
 mod bench;
 mod convergence;
+mod model;
 mod quarantine;
 mod whole;
 
 use std::time::Duration;
 
 use ResourceType::{Cluster, Endpoint, ExtensionConfig, Listener, Route, Runtime};
-use bench::{Bench, Got, limits};
+use bench::{Bench, limits};
 use envoy_types::pb::envoy::config::core::v3::Node as NodeMessage;
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
@@ -268,6 +269,16 @@ fn reconnecting_with_names_gets_only_what_changed() {
 }
 
 #[test]
+fn what_a_reconnecting_client_has_counts_as_accepted_although_nothing_is_sent() {
+    let mut bench = Bench::with(&[(Route, "web", "1")]);
+    let held = bench.version(Route, "web");
+    bench.now = Duration::from_secs(3);
+    bench.reconnect(Route, &["web"], &[("web", held.as_str())]);
+    assert_eq!(bench.all(), []);
+    assert!(matches!(bench.progress(Route, "web"), Progress::Accepted { at } if at == bench.now));
+}
+
+#[test]
 fn a_reconnecting_client_gets_the_endpoints_of_clusters_that_it_is_sent() {
     let mut bench =
         Bench::with(&[(Cluster, "a", "2"), (Endpoint, "a", "1"), (Cluster, "b", "1"), (Endpoint, "b", "1")]);
@@ -473,6 +484,19 @@ fn a_long_response_is_cut() {
     bench.commit(&[(Cluster, "huge", &"x".repeat(5000)), (Cluster, "small", "1")], &[]);
     let sizes: Vec<_> = bench.ack_all().iter().map(|got| got.upserts.clone()).collect();
     assert_eq!(sizes, [["huge"], ["small"]]);
+}
+
+#[test]
+fn a_name_stands_once_in_a_response() {
+    let mut bench = Bench::with(&[(Endpoint, "a", "1")]);
+    bench.subscribe(Endpoint, &["a", "a", "*", "gone", "gone"]);
+    let first = bench.one();
+    assert_eq!((first.upserts.as_slice(), first.removed.as_slice()), (&["a".to_owned()][..], &["gone".to_owned()][..]));
+    bench.ack(&first);
+    bench.subscribe(Endpoint, &["a"]);
+    bench.commit(&[(Endpoint, "a", "2"), (Endpoint, "gone", "1")], &[]);
+    let second = bench.one();
+    assert_eq!((second.upserts, second.removed), (vec!["a".to_owned(), "gone".to_owned()], vec![]));
 }
 
 #[test]

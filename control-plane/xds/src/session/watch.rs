@@ -49,11 +49,17 @@ pub(super) struct Watch {
     /// confirmed.
     leaving: BTreeSet<Arc<str>>,
     leaving_after: u64,
+    /// Withdrawals, by number, of what came and went while the client could get neither: what it never had is not kept
+    /// for it.
+    missed: BTreeSet<u64>,
     /// Names that were to be warmed before the client asked for this type: what it then says that it holds does not
     /// count for them.
     unwarmed: BTreeSet<Arc<str>>,
     /// An empty response is owed if there is nothing to put into it: the client waits for one to finish its start.
     must_answer: bool,
+    /// Responses that had to be whole, and were not accepted yet, said more than their upserts: what they left out is to
+    /// go, or what they repeated was owed. A client that refuses all of one has to hear it again.
+    says_more: bool,
     unanswered: VecDeque<Sent>,
     /// Since when something that is due waits for another type.
     blocked_since: Option<Duration>,
@@ -107,9 +113,25 @@ struct Sent {
     removed: Vec<Arc<str>>,
 }
 
+impl Sent {
+    /// The places of those upserts that some client has accepted.
+    fn accepted_elsewhere(&self) -> impl Iterator<Item = usize> {
+        self.upserts.iter().enumerate().filter(|(_, upsert)| upsert.standing.is_accepted()).map(|(at, _)| at)
+    }
+}
+
 impl Watch {
     /// Starts the watch at the first request of its type. `held` is what a reconnecting client says that it has.
-    pub(super) fn start(&mut self, tables: &Tables, held: Option<&HashMap<String, String>>, owed: Owed, table: &Table) {
+    /// `next` is the number that the next response will bear.
+    pub(super) fn start(
+        &mut self,
+        tables: &Tables,
+        table: &Table,
+        held: Option<&HashMap<String, String>>,
+        owed: Owed,
+        next: u64,
+        now: Duration,
+    ) {
         self.requested = true;
         self.cursor = tables.sequence();
         self.removal_cursor = tables.sequence();
@@ -133,6 +155,10 @@ impl Watch {
         }
         self.leaving_after = tables.sequence();
         self.unwarmed.clear();
+        if !self.must_answer && self.owed.is_empty() && held.is_some_and(|held| !held.is_empty()) {
+            // There is nothing to send, and so nothing to wait for: what it states is as good as an ACK.
+            self.acks.record(next, self.cursor, now);
+        }
     }
 
     /// Whether a client that states this version lacks nothing.
@@ -225,6 +251,7 @@ impl Watch {
     pub(super) fn accept(&mut self, number: u64, limits: &Limits, now: Duration) -> Option<Vec<Arc<str>>> {
         let sent = self.answered(number)?;
         self.tally.accepted += 1;
+        self.says_more = false;
         match sent.upto {
             Some(upto) => self.mark(number, upto, now),
             None => self.unmarked = Some(number),

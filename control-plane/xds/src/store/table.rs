@@ -95,9 +95,8 @@ pub(crate) struct Tombstone {
     pub(crate) name: Arc<str>,
     /// A stream may lose this once it has confirmed the referring types up to this number; 0: at once.
     pub(crate) after: u64,
-    /// The number and the content of what was withdrawn: a response that has to be whole holds it until it may go.
-    pub(crate) had: u64,
-    pub(crate) content: Encoded,
+    /// What was withdrawn: a response that has to be whole holds it until it may go.
+    pub(crate) entry: Entry,
 }
 
 impl Default for Tables {
@@ -256,8 +255,7 @@ impl Table {
     fn remove(&mut self, sequence: u64, name: &str, after: u64) -> Option<Arc<str>> {
         let (name, entry) = self.entries.remove_entry(name)?;
         self.by_sequence.remove(&entry.sequence);
-        let tombstone = Tombstone { name: Arc::clone(&name), after, had: entry.sequence, content: entry.encoded };
-        self.tombstones.insert(sequence, tombstone);
+        self.tombstones.insert(sequence, Tombstone { name: Arc::clone(&name), after, entry });
         self.withdrawn.insert(Arc::clone(&name), sequence);
         self.last_removal = sequence;
         self.last_urgent = sequence;

@@ -1,5 +1,6 @@
 //! What a NACK does to a watch: culprits are parked, the rest of the response is sent again.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,13 @@ impl Watch {
             _ if names.len() == 1 => (vec![0], true),
             Blame::Only(culprits) => (culprits, false),
             Blame::First(culprit) => (vec![culprit], true),
+            // What others have accepted goes first: it is hardly to blame, and in a response that has to be whole the
+            // client loses what is left out.
+            Blame::Hints(_) | Blame::Nobody if (1..names.len()).contains(&sent.accepted_elsewhere().count()) => {
+                let accepted: HashSet<usize> = sent.accepted_elsewhere().collect();
+                self.suspect(&sent, |at| accepted.contains(&at));
+                (Vec::new(), true)
+            }
             Blame::Hints(hints) if hints.len() < names.len() => {
                 self.suspect(&sent, |at| hints.contains(&at));
                 (Vec::new(), true)
@@ -67,6 +75,7 @@ impl Watch {
                 self.owed.extend(rest.map(|(_, upsert)| Arc::clone(&upsert.name)));
             }
             self.owed.extend(sent.removed.iter().cloned());
+            self.must_answer |= self.says_more;
             let subscription = &self.subscription;
             self.owed.retain(|name| subscription.covers(name));
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::session::draft::Draft;
 use crate::session::watch::{Scene, Watch, withheld};
-use crate::store::table::Entry;
+use crate::store::table::{Entry, Table, Tombstone};
 
 /// What is due.
 struct Due {
@@ -28,8 +28,7 @@ impl Watch {
         let held = !due.now && due.changes && self.holds_changes(scene);
         if (trial.is_none() && upserts_blocked) || held || !(due.now || due.changes) {
             if !upserts_blocked && !held {
-                self.cursor = scene.tables.sequence();
-                self.removal_cursor = self.removal_cursor.max(removable);
+                self.move_on(scene, removable);
                 self.settle(scene.limits, scene.now);
             }
             return None;
@@ -54,15 +53,33 @@ impl Watch {
                 }
             }
         }
-        for (_, tombstone) in table.removals_after(removable) {
-            if tombstone.had <= self.cursor && self.subscription.covers(&tombstone.name) {
-                draft.repeat(&tombstone.name, &tombstone.content);
+        for (sequence, Tombstone { name, entry, .. }) in table.removals_after(removable) {
+            if self.was_given(sequence, entry) && self.subscription.covers(name) {
+                let is_refused = self.refused.contains(name, entry.version());
+                let kept = if is_refused { self.refused.fallback(name, entry) } else { Some(entry.offered()) };
+                kept.into_iter().for_each(|kept| draft.repeat(name, kept));
             }
         }
+        let upserted: HashSet<&Arc<str>> = draft.upserts.iter().map(|upsert| &upsert.name).collect();
+        self.says_more |= self.lets_go(table, removable) || self.owed.iter().any(|name| !upserted.contains(name));
         self.owed.clear();
+        self.move_on(scene, removable);
+        Some(draft)
+    }
+
+    /// Counts everything as sent, but for withdrawals that have to wait.
+    fn move_on(&mut self, scene: Scene<'_>, removable: u64) {
+        let waiting = scene.table().removals_after(removable);
+        let missed =
+            waiting.filter(|(sequence, it)| !self.was_given(*sequence, &it.entry)).map(|(sequence, _)| sequence);
+        self.missed = missed.collect();
         self.cursor = scene.tables.sequence();
         self.removal_cursor = self.removal_cursor.max(removable);
-        Some(draft)
+    }
+
+    /// Whether the client got what was then withdrawn under this number.
+    fn was_given(&self, withdrawal: u64, entry: &Entry) -> bool {
+        entry.sequence <= self.cursor && !self.missed.contains(&withdrawal)
     }
 
     /// The next group of suspects of which the client still wants any.
@@ -98,14 +115,16 @@ impl Watch {
         let mut changed = table
             .changes_after(self.cursor)
             .filter(|(name, entry)| self.subscription.covers(name) && !self.has_refused(name, entry));
-        let mut gone = table
-            .removals_after(self.removal_cursor)
-            .take_while(|(sequence, _)| *sequence <= removable)
-            .filter(|(_, tombstone)| tombstone.had <= self.cursor && self.subscription.covers(&tombstone.name));
         Due {
             now: is_trial || self.must_answer || !self.owed.is_empty(),
-            changes: changed.next().is_some() || gone.next().is_some(),
+            changes: changed.next().is_some() || self.lets_go(table, removable),
         }
+    }
+
+    /// Whether the next response takes something away from the client.
+    fn lets_go(&self, table: &Table, removable: u64) -> bool {
+        let mut gone = table.removals_after(self.removal_cursor).take_while(|(sequence, _)| *sequence <= removable);
+        gone.any(|(sequence, it)| self.was_given(sequence, &it.entry) && self.subscription.covers(&it.name))
     }
 
     fn put_whole(
