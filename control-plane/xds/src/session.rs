@@ -233,6 +233,15 @@ impl Session {
         for watch in self.watches.values_mut() {
             watch.settle(&self.limits, now);
         }
+        let response = self.next_of_any_type(tables, now);
+        // A type that had nothing to send may have let an earlier one go on.
+        if response.is_none() && self.watches.values().any(Watch::is_blocked) {
+            return self.next_of_any_type(tables, now);
+        }
+        response
+    }
+
+    fn next_of_any_type(&mut self, tables: &Tables, now: Duration) -> Option<Response> {
         for resource_type in ResourceType::ALL {
             let gates = self.gates(resource_type, now);
             let (variant, limits) = (self.protocol.variant, &self.limits);

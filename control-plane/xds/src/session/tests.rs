@@ -427,6 +427,53 @@ fn clusters_are_removed_after_the_ack_of_the_routes_that_let_go_of_them() {
 }
 
 #[test]
+fn a_removal_does_not_wait_for_types_that_have_nothing_to_send() {
+    for variant in [Variant::Delta, Variant::Sotw] {
+        let mut bench = Bench::speaking(variant, &[(Cluster, "x", "1"), (Cluster, "y", "1")]);
+        for resource_type in [Cluster, Listener] {
+            let request = bench.named(resource_type, &[], &[]);
+            if variant == Variant::Delta {
+                bench.take(&request);
+            } else {
+                bench.list(resource_type, &[], "", None);
+            }
+        }
+        let mut sent = Vec::new();
+        while let Some(response) = bench.session.next_response(&bench.tables, bench.now) {
+            let of = ResourceType::from_type_url(&response.type_url).unwrap();
+            if variant == Variant::Delta {
+                bench.answer_nonce(of, &response.nonce, None);
+            } else {
+                bench.list(of, &[], &response.nonce, None);
+            }
+            sent.push(of);
+            if sent == [Cluster, Listener] {
+                // The client does not want this route, and has no listener to wait for.
+                bench.commit(&[(Route, "other", "1")], &[(Cluster, "x")]);
+            }
+        }
+        assert_eq!(sent, [Cluster, Listener, Cluster]);
+    }
+}
+
+#[test]
+fn what_is_tried_alone_waits_for_new_clusters_too() {
+    let mut bench = Bench::with(&[(Listener, "a", "1"), (Listener, "b", "bad")]);
+    bench.subscribe(Cluster, &[]);
+    bench.subscribe(Listener, &[]);
+    let (clusters, listeners) = (bench.one(), bench.one());
+    bench.ack(&clusters);
+    bench.commit(&[(Cluster, "new", "1"), (Listener, "a", "2")], &[]);
+    bench.nack(&listeners, "no");
+    let clusters = bench.one();
+    assert_eq!(clusters.upserts, ["new"]);
+    let tried: Vec<_> = bench.ack_all().into_iter().flat_map(|got| got.upserts).collect();
+    assert_eq!(tried, ["b"]);
+    bench.ack(&clusters);
+    assert_eq!(bench.one().contents, ["2"]);
+}
+
+#[test]
 fn clusters_are_removed_at_last_although_the_routes_are_not_acknowledged() {
     let mut bench = Bench::envoy();
     bench.commit(&[(Route, "web", "2")], &[(Cluster, "x")]);

@@ -49,9 +49,6 @@ pub(super) struct Watch {
     /// confirmed.
     leaving: BTreeSet<Arc<str>>,
     leaving_after: u64,
-    /// Withdrawals, by number, of what came and went while the client could get neither: what it never had is not kept
-    /// for it.
-    missed: BTreeSet<u64>,
     /// Names that were to be warmed before the client asked for this type: what it then says that it holds does not
     /// count for them.
     unwarmed: BTreeSet<Arc<str>>,
@@ -310,6 +307,10 @@ impl Watch {
     /// How long something has been waiting for another type.
     pub(super) fn blocked_for(&self, now: Duration) -> Duration {
         self.blocked_since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked_since.is_some()
     }
 
     fn note_blocked(&mut self, is_blocked: bool, now: Duration) {

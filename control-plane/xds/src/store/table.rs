@@ -66,6 +66,11 @@ impl Entry {
         self.past.iter().find(|past| past.standing.is_accepted())
     }
 
+    /// The last version that some client accepted.
+    pub(crate) fn last_accepted(&self) -> Option<&Encoded> {
+        if self.encoded.standing.is_accepted() { Some(&self.encoded) } else { self.fallback() }
+    }
+
     /// What a client gets that has none yet: the newest version, but while that one is refused by some client and
     /// accepted by none, the last accepted one.
     pub(crate) fn offered(&self) -> &Encoded {

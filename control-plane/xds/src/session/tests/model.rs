@@ -114,8 +114,11 @@ struct Client {
     versions: BTreeMap<ResourceType, String>,
     nonces: BTreeMap<ResourceType, String>,
     inbox: VecDeque<Got>,
-    /// What this stream accepted, and what was singled out as refused.
+    /// What this stream was sent, what it accepted, and what was singled out as refused; and of that, for what there was
+    /// something else.
+    sent: BTreeSet<Content>,
     taken: BTreeSet<Content>,
+    spared: BTreeSet<Content>,
     refused: BTreeSet<Content>,
     /// Whether it had nothing to say when it was last asked, and nothing happened to it since.
     is_quiet: bool,
@@ -127,6 +130,8 @@ pub(super) struct World {
     commits: usize,
     /// In which commit a name last changed.
     changed_in: BTreeMap<Name, usize>,
+    /// What was ever withdrawn.
+    withdrawn: BTreeSet<Name>,
     clients: Vec<Client>,
     streams: u64,
 }
@@ -171,6 +176,7 @@ impl World {
             now: Duration::ZERO,
             commits: 0,
             changed_in: BTreeMap::new(),
+            withdrawn: BTreeSet::new(),
             clients: Vec::new(),
             streams: 0,
         };
@@ -187,7 +193,9 @@ impl World {
                 versions: BTreeMap::new(),
                 nonces: BTreeMap::new(),
                 inbox: VecDeque::new(),
+                sent: BTreeSet::new(),
                 taken: BTreeSet::new(),
+                spared: BTreeSet::new(),
                 refused: BTreeSet::new(),
                 is_quiet: false,
             });
@@ -243,6 +251,8 @@ impl World {
         let changed: Vec<Name> = changed.iter().map(|(resource_type, name)| (*resource_type, known(name))).collect();
         self.commits += 1;
         self.changed_in.extend(changed.iter().map(|name| (*name, self.commits)));
+        let gone = changed.iter().filter(|(of, name)| self.tables.table(*of).get(name).is_none());
+        self.withdrawn.extend(gone);
         self.wake(&changed);
     }
 
@@ -337,6 +347,8 @@ impl World {
         client.session = session;
         client.inbox.clear();
         client.refused.clear();
+        client.sent.clear();
+        client.spared.clear();
         // What it says that it holds counts as taken in delta.
         client.taken = match client.kind.variant {
             Variant::Delta => client.held.iter().map(|((of, name), content)| (*of, *name, *content)).collect(),
@@ -348,6 +360,9 @@ impl World {
     /// Asks for one name more or less; `None` is `*`.
     fn ask(&mut self, at: usize, resource_type: ResourceType, name: Option<&'static str>, more: bool) {
         let client = &mut self.clients[at];
+        if !more && !client.wanted.contains_key(&resource_type) {
+            return;
+        }
         let wanted = client.wanted.entry(resource_type).or_default();
         let has_legacy = matches!(resource_type, Cluster | Listener);
         if name.is_none() && !more && client.kind.variant == Variant::Sotw && has_legacy && !wanted.has_named {
@@ -392,7 +407,9 @@ impl World {
         };
         let got = read(&response, client.kind.variant, self.now);
         self.check_response(at, &got);
-        self.clients[at].inbox.push_back(got);
+        let client = &mut self.clients[at];
+        client.sent.extend(got.upserts.iter().map(|(name, content)| (got.resource_type, *name, *content)));
+        client.inbox.push_back(got);
         true
     }
 
@@ -410,9 +427,10 @@ impl World {
             }
             let entry = self.tables.table(of).get(name);
             if let Some(entry) = entry.filter(|entry| content_of(entry) == *content) {
-                let is_old = self.changed_in[&(of, *name)] <= client.began;
+                let is_new =
+                    self.changed_in[&(of, *name)] > client.began || client.sent.contains(&(of, *name, *content));
                 let spared = entry.encoded.standing.is_quarantined() && entry.fallback().is_some();
-                assert!(!(is_old && spared), "client {at} is offered what others refused: {of} {name} {content}");
+                assert!(is_new || !spared, "client {at} is offered what others refused: {of} {name} {content}");
             }
         }
         let is_whole = client.kind.variant == Variant::Sotw && of.is_sent_whole();
@@ -425,11 +443,14 @@ impl World {
             match self.tables.table(of).get(name) {
                 None if of == Cluster => self.check_let_go(at, name),
                 None => {}
-                // What it holds may be lost if it refuses both what replaced that and what it could fall back to.
+                // What it holds may be lost if it refuses both what replaced that and what it could fall back to, or
+                // if there is nothing to fall back to because it was withdrawn meanwhile.
                 Some(entry) => {
                     let refuses = |content| client.refused.contains(&(of, *name, content));
-                    let has_none = refuses(content_of(entry))
-                        && entry.fallback().is_none_or(|fallback| refuses(content_in(fallback.message())));
+                    let has_none = match entry.fallback() {
+                        Some(fallback) => refuses(content_of(entry)) && refuses(content_in(fallback.message())),
+                        None => refuses(content_of(entry)) || self.withdrawn.contains(&(of, *name)),
+                    };
                     assert!(has_none, "client {at} loses {of} {name} {content} although it is there: {got:?}");
                 }
             }
@@ -536,6 +557,10 @@ impl World {
                     let (name, content) = *got.upserts.iter().find(|(it, _)| **it == *name).unwrap();
                     assert!(client.refuses(content), "client {at}: a good resource is quarantined: {of} {name}");
                     client.refused.insert((of, name, content));
+                    let entry = self.tables.table(of).get(name).filter(|entry| content_of(entry) == content);
+                    if entry.is_some_and(|entry| entry.fallback().is_some()) {
+                        client.spared.insert((of, name, content));
+                    }
                 }
             }
             Some(Verdict::Accepted { released, .. }) => {
@@ -560,6 +585,7 @@ impl World {
             quiet = if is_quiet { quiet + 1 } else { 0 };
             if is_quiet {
                 self.now += ACK_TIMEOUT;
+                self.clients.iter_mut().for_each(|client| client.is_quiet = false);
             }
             if quiet > 4 {
                 (0..self.clients.len()).for_each(|at| self.check_end(at));
@@ -586,7 +612,8 @@ impl World {
                 let fallback = entry.fallback().map(|it| content_in(it.message())).filter(|it| !refuses(it));
                 let progress = client.session.progress(of, name, &self.tables).unwrap();
                 if refuses(newest) {
-                    assert!(fallback.is_none() || held == fallback, "{what}, and {fallback:?} is left");
+                    let was_spared = client.spared.contains(&(of, name, newest));
+                    assert!(fallback.is_none() || !was_spared || held == fallback, "{what}, and {fallback:?} is left");
                     assert!(matches!(progress, Progress::Rejected { .. }), "{what}: {progress:?}");
                 } else if matches!(progress, Progress::HeldBack) {
                     assert!(entry.encoded.standing.is_quarantined() && held == fallback, "{what} is held back");

@@ -385,3 +385,18 @@ fn what_a_refused_response_said_beside_its_upserts_is_said_again() {
     bench.list(Cluster, &[], &got.nonce, Some("no"));
     assert_eq!(bench.whole().unwrap().resources, ["x=1"]);
 }
+
+#[test]
+fn what_is_tried_alone_waits_for_new_clusters_too() {
+    let mut bench = sotw(&[(Listener, "a", "1"), (Listener, "b", "bad")]);
+    bench.list(Cluster, &[], "", None);
+    bench.list(Listener, &[], "", None);
+    let (clusters, listeners) = (bench.whole().unwrap(), bench.whole().unwrap());
+    bench.list(Cluster, &[], &clusters.nonce, None);
+    bench.commit(&[(Cluster, "new", "1"), (Listener, "c", "1")], &[]);
+    bench.list(Listener, &[], &listeners.nonce, Some("no"));
+    let clusters = bench.whole().unwrap();
+    assert_eq!((clusters.resources, bench.whole()), (vec!["new=1".to_owned()], None));
+    bench.list(Cluster, &[], &clusters.nonce, None);
+    assert_eq!(bench.whole().unwrap().resource_type, Listener);
+}

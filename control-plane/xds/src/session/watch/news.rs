@@ -13,7 +13,13 @@ impl Watch {
         let mut draft = Draft::new(scene.variant);
         while let Some(group) = self.suspects.pop_front() {
             for name in group {
-                if self.subscription.covers(&name) {
+                if !self.subscription.covers(&name) {
+                    continue;
+                }
+                // What has changed since may have to wait for another type now.
+                if table.get(&name).is_some_and(|entry| entry.after > scene.gates.upserts) {
+                    self.owed.insert(name);
+                } else {
                     self.put(&mut draft, name, table);
                 }
             }

@@ -19,16 +19,17 @@ struct Due {
 
 impl Watch {
     pub(super) fn compose_whole(&mut self, scene: Scene<'_>) -> Option<Draft> {
-        let trial = self.next_trial();
         // A whole response cannot leave out what is to come later, or bring it early: all of it waits.
         let upserts_blocked = self.waits_for_another_type(scene);
         let (removable, removals_blocked) = self.removable(scene);
-        let due = self.due(scene, trial.is_some(), removable);
+        let trial = if upserts_blocked { None } else { self.next_trial() };
+        let due = self.due(scene, trial.is_some() || !self.suspects.is_empty(), removable);
         self.note_blocked((upserts_blocked && (due.now || due.changes)) || removals_blocked, scene.now);
         let held = !due.now && due.changes && self.holds_changes(scene);
-        if (trial.is_none() && upserts_blocked) || held || !(due.now || due.changes) {
+        if upserts_blocked || held || !(due.now || due.changes) {
             if !upserts_blocked && !held {
-                self.move_on(scene, removable);
+                self.cursor = scene.tables.sequence();
+                self.removal_cursor = self.removal_cursor.max(removable);
                 self.settle(scene.limits, scene.now);
             }
             return None;
@@ -53,33 +54,19 @@ impl Watch {
                 }
             }
         }
-        for (sequence, Tombstone { name, entry, .. }) in table.removals_after(removable) {
-            if self.was_given(sequence, entry) && self.subscription.covers(name) {
-                let is_refused = self.refused.contains(name, entry.version());
-                let kept = if is_refused { self.refused.fallback(name, entry) } else { Some(entry.offered()) };
-                kept.into_iter().for_each(|kept| draft.repeat(name, kept));
+        // What nobody accepted the client can hardly have, and might refuse once more.
+        for (_, Tombstone { name, entry, .. }) in table.removals_after(removable) {
+            let kept = entry.last_accepted().filter(|kept| !self.refused.contains(name, kept.version));
+            if let Some(kept) = kept.filter(|_| self.subscription.covers(name)) {
+                draft.repeat(name, kept);
             }
         }
         let upserted: HashSet<&Arc<str>> = draft.upserts.iter().map(|upsert| &upsert.name).collect();
         self.says_more |= self.lets_go(table, removable) || self.owed.iter().any(|name| !upserted.contains(name));
         self.owed.clear();
-        self.move_on(scene, removable);
-        Some(draft)
-    }
-
-    /// Counts everything as sent, but for withdrawals that have to wait.
-    fn move_on(&mut self, scene: Scene<'_>, removable: u64) {
-        let waiting = scene.table().removals_after(removable);
-        let missed =
-            waiting.filter(|(sequence, it)| !self.was_given(*sequence, &it.entry)).map(|(sequence, _)| sequence);
-        self.missed = missed.collect();
         self.cursor = scene.tables.sequence();
         self.removal_cursor = self.removal_cursor.max(removable);
-    }
-
-    /// Whether the client got what was then withdrawn under this number.
-    fn was_given(&self, withdrawal: u64, entry: &Entry) -> bool {
-        entry.sequence <= self.cursor && !self.missed.contains(&withdrawal)
+        Some(draft)
     }
 
     /// The next group of suspects of which the client still wants any.
@@ -124,7 +111,7 @@ impl Watch {
     /// Whether the next response takes something away from the client.
     fn lets_go(&self, table: &Table, removable: u64) -> bool {
         let mut gone = table.removals_after(self.removal_cursor).take_while(|(sequence, _)| *sequence <= removable);
-        gone.any(|(sequence, it)| self.was_given(sequence, &it.entry) && self.subscription.covers(&it.name))
+        gone.any(|(_, it)| it.entry.sequence <= self.cursor && self.subscription.covers(&it.name))
     }
 
     fn put_whole(
