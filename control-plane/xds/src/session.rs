@@ -26,7 +26,7 @@ use crate::pace::Rate;
 use crate::resource::{PerType, ResourceType, TypeSet, Variant, Version};
 use crate::session::nonce::Nonce;
 use crate::session::request::Names;
-use crate::session::watch::{Gates, Held, Scene, Watch};
+use crate::session::watch::{Gates, Held, Refused, Scene, Watch};
 use crate::status::{ClientId, Subscribed};
 use crate::store::table::Tables;
 use crate::subscription::{Context, Owed};
@@ -123,6 +123,8 @@ pub(crate) enum Verdict {
     Rejected {
         resources: Vec<(Arc<str>, Version)>,
         message: Arc<str>,
+        /// As above: of a response that is refused in part the client takes the rest.
+        released: Vec<Arc<str>>,
     },
 }
 
@@ -406,7 +408,8 @@ impl Session {
             }
             Some(message) => {
                 let refused = watch.refuse(number, message, tables.table(resource_type), &self.limits, now)?;
-                Some(Verdict::Rejected { resources: refused.quarantined, message: refused.message })
+                let Refused { quarantined, message, released } = refused;
+                Some(Verdict::Rejected { resources: quarantined, message, released })
             }
         }
     }

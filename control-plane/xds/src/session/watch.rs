@@ -12,8 +12,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(super) use nack::Refused;
 pub(super) use view::{Held, Tally};
 
+use crate::commit::Encoded;
 use crate::pace::Pace;
 use crate::resource::{ResourceType, Variant, Version};
 use crate::session::Limits;
@@ -138,8 +140,9 @@ impl Watch {
         for (name, version) in held.into_iter().flatten() {
             match table.get(name) {
                 Some(entry) if self.has(name, version, entry) => {
-                    if let Some((name, newest)) = self.owed.take(name.as_str()).zip(withheld(entry)) {
-                        self.held_back.insert(name, newest);
+                    let is_withheld = entry.offered().version != entry.version();
+                    if let Some(name) = self.owed.take(name.as_str()).filter(|_| is_withheld) {
+                        self.held_back.insert(name, entry.version());
                     }
                 }
                 Some(_) => {}
@@ -330,6 +333,12 @@ impl Watch {
         if self.requested { self.removal_cursor } else { u64::MAX }
     }
 
+    /// What the client is given if it has none yet and has not refused the newest version.
+    fn offer<'a>(&self, name: &str, entry: &'a Entry) -> &'a Encoded {
+        let offered = entry.offered();
+        if self.refused.contains(name, offered.version) { &entry.encoded } else { offered }
+    }
+
     /// Whether the client has refused the newest version. Then this is not only the news of this client: another that
     /// has yet to get it is better served with the last accepted one.
     fn has_refused(&self, name: &str, entry: &Entry) -> bool {
@@ -339,9 +348,4 @@ impl Watch {
         }
         refused
     }
-}
-
-/// The newest version, if it is not what a client without any is offered.
-fn withheld(entry: &Entry) -> Option<Version> {
-    (entry.offered().version != entry.version()).then(|| entry.version())
 }

@@ -550,24 +550,21 @@ impl World {
             };
             self.tell(at, &(&request).into())
         };
-        match verdict {
-            Some(Verdict::Rejected { resources, .. }) => {
-                let client = &mut self.clients[at];
-                for (name, _) in resources {
-                    let (name, content) = *got.upserts.iter().find(|(it, _)| **it == *name).unwrap();
-                    assert!(client.refuses(content), "client {at}: a good resource is quarantined: {of} {name}");
-                    client.refused.insert((of, name, content));
-                    let entry = self.tables.table(of).get(name).filter(|entry| content_of(entry) == content);
-                    if entry.is_some_and(|entry| entry.fallback().is_some()) {
-                        client.spared.insert((of, name, content));
-                    }
-                }
+        let Some(verdict) = verdict else { return };
+        let (Verdict::Accepted { released, .. } | Verdict::Rejected { released, .. }) = &verdict;
+        let released: Vec<Name> = released.iter().map(|name| (of, known(name))).collect();
+        self.wake(&released);
+        let Verdict::Rejected { resources, .. } = verdict else { return };
+        let client = &mut self.clients[at];
+        for (name, _) in resources {
+            let (name, content) = *got.upserts.iter().find(|(it, _)| **it == *name).unwrap();
+            assert!(client.refuses(content), "client {at}: a good resource is quarantined: {of} {name}");
+            client.refused.insert((of, name, content));
+            let entry = self.tables.table(of).get(name).filter(|entry| content_of(entry) == content);
+            let fallback = entry.and_then(Entry::fallback).map(|it| content_in(it.message()));
+            if fallback.is_some_and(|fallback| !client.refused.contains(&(of, name, fallback))) {
+                client.spared.insert((of, name, content));
             }
-            Some(Verdict::Accepted { released, .. }) => {
-                let released: Vec<Name> = released.iter().map(|name| (of, known(name))).collect();
-                self.wake(&released);
-            }
-            None => {}
         }
     }
 

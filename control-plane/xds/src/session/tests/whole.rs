@@ -212,11 +212,15 @@ fn a_nack_is_told_by_its_error_detail() {
 #[test]
 fn rejected_version_is_not_resent() {
     for resource_type in [Cluster, Route] {
-        let mut bench = sotw(&[(resource_type, "a", "bad")]);
-        bench.list(resource_type, &["a"], "", None);
+        let mut bench = sotw(&[(resource_type, "b", "1")]);
+        let names = &["a", "b"];
+        bench.list(resource_type, names, "", None);
         let first = bench.whole().unwrap();
+        bench.list(resource_type, names, &first.nonce, None);
+        bench.commit(&[(resource_type, "a", "bad")], &[]);
+        let refused = bench.whole().unwrap();
         for _ in 0..2 {
-            bench.list(resource_type, &["a"], &first.nonce, Some("no"));
+            bench.list(resource_type, names, &refused.nonce, Some("no"));
             assert_eq!(bench.whole(), None);
         }
         bench.commit(&[(resource_type, "a", "bad")], &[]);
@@ -224,8 +228,8 @@ fn rejected_version_is_not_resent() {
         assert_eq!(bench.whole(), None);
         bench.commit(&[(resource_type, "a", "good")], &[]);
         let second = bench.whole().unwrap();
-        assert_eq!(second.resources, ["a=good"]);
-        bench.list(resource_type, &["a"], &second.nonce, None);
+        assert_eq!(second.resources[0], "a=good");
+        bench.list(resource_type, names, &second.nonce, None);
         bench.commit(&[(resource_type, "a", "bad")], &[]);
         assert_eq!(bench.whole(), None);
     }
@@ -399,4 +403,26 @@ fn what_is_tried_alone_waits_for_new_clusters_too() {
     assert_eq!((clusters.resources, bench.whole()), (vec!["new=1".to_owned()], None));
     bench.list(Cluster, &[], &clusters.nonce, None);
     assert_eq!(bench.whole().unwrap().resource_type, Listener);
+}
+
+#[test]
+fn what_the_first_response_left_out_is_left_out_again_after_a_nack() {
+    let mut bench = sotw(&[(Cluster, "a", "bad")]);
+    bench.list(Cluster, &[], "", None);
+    let first = bench.whole().unwrap();
+    bench.list(Cluster, &[], &first.nonce, Some("no"));
+    let second = bench.whole().expect("the client may hold clusters that are gone, from before");
+    assert!(second.resources.is_empty());
+    bench.list(Cluster, &[], &second.nonce, None);
+    assert_eq!(bench.whole(), None);
+}
+
+#[test]
+fn what_was_taken_of_a_response_refused_in_part_is_kept_until_it_may_go() {
+    let mut bench = envoy();
+    bench.commit(&[(Cluster, "y", "1"), (Cluster, "z", "bad")], &[]);
+    let got = bench.whole().unwrap();
+    bench.list(Cluster, &[], &got.nonce, Some("Error adding/updating cluster(s) z: no"));
+    bench.commit(&[(Cluster, "w", "1"), (Route, "web", "2")], &[(Cluster, "y")]);
+    assert_eq!(bench.whole().unwrap().resources, ["w=1", "x=1", "y=1"]);
 }

@@ -17,6 +17,9 @@ use crate::store::table::Table;
 pub(in crate::session) struct Refused {
     pub(in crate::session) quarantined: Vec<(Arc<str>, Version)>,
     pub(in crate::session) message: Arc<str>,
+    /// What had been refused by other clients, and is now accepted for the first time: the client has taken the others of
+    /// the response.
+    pub(in crate::session) released: Vec<Arc<str>>,
 }
 
 impl Watch {
@@ -57,6 +60,13 @@ impl Watch {
             }
         };
 
+        let mut released = Vec::new();
+        if !rest_is_lost {
+            let others = sent.upserts.iter().enumerate().filter(|(at, _)| !culprits.contains(at));
+            let first = others.filter(|(_, upsert)| upsert.standing.accept());
+            released.extend(first.map(|(_, upsert)| Arc::clone(&upsert.name)));
+            self.says_more = false;
+        }
         let mut quarantined = Vec::with_capacity(culprits.len());
         for at in &culprits {
             let SentUpsert { name, version, standing, .. } = &sent.upserts[*at];
@@ -82,7 +92,7 @@ impl Watch {
         // Once nothing is owed, all but the culprits is with the client.
         self.unmarked = Some(number);
         self.settle(limits, now);
-        Some(Refused { quarantined, message })
+        Some(Refused { quarantined, message, released })
     }
 
     /// Splits a response into two groups to be tried one after the other, those chosen first.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::resource::{ResourceType, Variant};
 use crate::session::draft::Draft;
-use crate::session::watch::{Scene, Watch, withheld};
+use crate::session::watch::{Scene, Watch};
 use crate::store::table::Table;
 
 impl Watch {
@@ -131,9 +131,10 @@ impl Watch {
             }
             return;
         }
-        if let Some(newest) = withheld(entry) {
-            self.held_back.insert(Arc::clone(&name), newest);
+        let offer = self.offer(&name, entry);
+        if offer.version != entry.version() {
+            self.held_back.insert(Arc::clone(&name), entry.version());
         }
-        draft.upsert(name, entry.sequence, entry.offered());
+        draft.upsert(name, entry.sequence, offer);
     }
 }

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::session::draft::Draft;
-use crate::session::watch::{Scene, Watch, withheld};
+use crate::session::watch::{Scene, Watch};
 use crate::store::table::{Entry, Table, Tombstone};
 
 /// What is due.
@@ -62,7 +62,9 @@ impl Watch {
             }
         }
         let upserted: HashSet<&Arc<str>> = draft.upserts.iter().map(|upsert| &upsert.name).collect();
-        self.says_more |= self.lets_go(table, removable) || self.owed.iter().any(|name| !upserted.contains(name));
+        self.says_more |= self.tally.sent == 0
+            || self.lets_go(table, removable)
+            || self.owed.iter().any(|name| !upserted.contains(name));
         self.owed.clear();
         self.cursor = scene.tables.sequence();
         self.removal_cursor = self.removal_cursor.max(removable);
@@ -129,11 +131,12 @@ impl Watch {
             return;
         }
         let is_owed = self.owed.contains(name);
-        if is_owed && let Some(newest) = withheld(entry) {
-            self.held_back.insert(Arc::clone(name), newest);
+        let offer = self.offer(name, entry);
+        let is_withheld = offer.version != entry.version();
+        if is_owed && is_withheld {
+            self.held_back.insert(Arc::clone(name), entry.version());
         }
-        let held_back = self.held_back.contains_key(name) && withheld(entry).is_some();
-        let encoded = if held_back { entry.offered() } else { &entry.encoded };
+        let encoded = if is_withheld && self.held_back.contains_key(name) { offer } else { &entry.encoded };
         // In a trial only what is tried can be at fault; else whatever the client has not accepted.
         let unproven = in_trial.is_empty() && entry.sequence > self.acks.sequence();
         if is_owed || in_trial.contains(name) || entry.sequence > self.cursor || unproven {
