@@ -457,6 +457,21 @@ fn a_removal_does_not_wait_for_types_that_have_nothing_to_send() {
 }
 
 #[test]
+fn a_cluster_that_is_owed_and_goes_is_removed_after_the_routes_that_came_before() {
+    let mut bench = Bench::with(&[(Cluster, "x", "2"), (Listener, "web", "1")]);
+    bench.reconnect(Cluster, &[], &[("x", "0000000000000001")]);
+    bench.subscribe(Listener, &[]);
+    bench.commit(&[(Listener, "web", "2")], &[(Cluster, "x")]);
+    let clusters = bench.one();
+    assert_eq!((clusters.resource_type, clusters.removed.len()), (Cluster, 0));
+    bench.ack(&clusters);
+    let listeners = bench.one();
+    assert_eq!((listeners.resource_type, bench.all()), (Listener, vec![]));
+    bench.ack(&listeners);
+    assert_eq!(bench.one().removed, ["x"]);
+}
+
+#[test]
 fn what_is_tried_alone_waits_for_new_clusters_too() {
     let mut bench = Bench::with(&[(Listener, "a", "1"), (Listener, "b", "bad")]);
     bench.subscribe(Cluster, &[]);

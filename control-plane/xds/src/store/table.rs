@@ -66,6 +66,11 @@ impl Entry {
         self.past.iter().find(|past| past.standing.is_accepted())
     }
 
+    /// Whether a stream that has come this far may have been given it, or a version before it.
+    pub(crate) fn may_be_held(&self, cursor: u64) -> bool {
+        self.sequence <= cursor || !self.past.is_empty()
+    }
+
     /// The last version that some client accepted.
     pub(crate) fn last_accepted(&self) -> Option<&Encoded> {
         if self.encoded.standing.is_accepted() { Some(&self.encoded) } else { self.fallback() }
@@ -235,16 +240,22 @@ impl Table {
         self.tombstones.range(sequence.saturating_add(1)..).map(|(sequence, tombstone)| (*sequence, tombstone))
     }
 
+    /// The number of the withdrawal of a name that is not published, as long as some stream needs it.
+    pub(crate) fn withdrawal(&self, name: &str) -> Option<u64> {
+        self.withdrawn.get(name).copied()
+    }
+
     fn holds(&self, name: &str, encoded: &Encoded) -> bool {
         self.entries.get(name).is_some_and(|entry| entry.encoded.says_the_same_as(encoded))
     }
 
     fn upsert(&mut self, sequence: u64, name: Arc<str>, encoded: Encoded, after: u64, now: Duration) -> Arc<str> {
         let name = self.entries.get_key_value(&name).map_or(name, |(held, _)| Arc::clone(held));
-        if let Some(withdrawal) = self.withdrawn.remove(&name) {
-            self.tombstones.remove(&withdrawal);
-        }
         let mut entry = Entry { sequence, after, committed: now, encoded, past: Vec::new() };
+        if let Some(tombstone) = self.withdrawn.remove(&name).and_then(|it| self.tombstones.remove(&it)) {
+            // Some streams have not seen it go.
+            entry.past = tombstone.entry.into_past();
+        }
         if let Some(replaced) = self.entries.remove(&name) {
             self.by_sequence.remove(&replaced.sequence);
             // What the replaced content waited for, this waits for too: it may still name the same clusters.

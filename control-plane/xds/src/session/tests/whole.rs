@@ -426,3 +426,12 @@ fn what_was_taken_of_a_response_refused_in_part_is_kept_until_it_may_go() {
     bench.commit(&[(Cluster, "w", "1"), (Route, "web", "2")], &[(Cluster, "y")]);
     assert_eq!(bench.whole().unwrap().resources, ["w=1", "x=1", "y=1"]);
 }
+
+#[test]
+fn what_changes_and_then_goes_between_two_responses_is_left_out() {
+    let mut bench = envoy();
+    bench.commit(&[(Listener, "web", "2")], &[]);
+    bench.commit(&[], &[(Listener, "web")]);
+    let got = bench.whole().expect("the client has the version before");
+    assert_eq!((got.resource_type, got.resources.len()), (Listener, 0));
+}

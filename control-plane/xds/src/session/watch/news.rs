@@ -121,7 +121,11 @@ impl Watch {
     /// asks for it again is not left waiting.
     fn put(&mut self, draft: &mut Draft, name: Arc<str>, table: &Table) {
         let Some(entry) = table.get(&name) else {
-            draft.remove(name);
+            // Under a wildcard its withdrawal is told when the types that may refer to it have let go.
+            let is_told = table.withdrawal(&name).is_some_and(|withdrawal| withdrawal > self.removal_cursor);
+            if !is_told || self.subscription.names_it(&name) {
+                draft.remove(name);
+            }
             return;
         };
         if self.has_refused(&name, entry) {

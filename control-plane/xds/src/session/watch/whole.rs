@@ -113,7 +113,7 @@ impl Watch {
     /// Whether the next response takes something away from the client.
     fn lets_go(&self, table: &Table, removable: u64) -> bool {
         let mut gone = table.removals_after(self.removal_cursor).take_while(|(sequence, _)| *sequence <= removable);
-        gone.any(|(_, it)| it.entry.sequence <= self.cursor && self.subscription.covers(&it.name))
+        gone.any(|(_, it)| it.entry.may_be_held(self.cursor) && self.subscription.covers(&it.name))
     }
 
     fn put_whole(
