@@ -262,6 +262,10 @@ impl Table {
             entry.after = after.max(replaced.after);
             entry.past = replaced.into_past();
         }
+        if let Some(same) = entry.past.iter().find(|past| past.version == entry.encoded.version) {
+            // It has been here before, and what is known of it still holds.
+            entry.encoded.standing = Arc::clone(&same.standing);
+        }
         self.entries.insert(Arc::clone(&name), entry);
         self.by_sequence.insert(sequence, Arc::clone(&name));
         self.last_upsert = sequence;
