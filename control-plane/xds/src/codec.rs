@@ -62,7 +62,7 @@ impl Response {
     }
 
     /// The response as it is on the wire, without the frame.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn message(&self) -> Vec<u8> {
         self.framed().concat().split_off(FRAME)
     }

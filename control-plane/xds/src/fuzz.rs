@@ -243,8 +243,7 @@ impl Driver {
     /// What is true of every response: it is what `prost` reads, names nothing twice, and no other of its type is on its
     /// way.
     fn check(&mut self, of: usize, response: &Response) {
-        let mut wire = Vec::new();
-        response.write_to(&mut wire);
+        let wire = response.message();
         assert_eq!(wire.len(), response.encoded_len());
         let resource_type = ResourceType::from_type_url(&response.type_url).expect("a type that is served");
         let stream = &mut self.streams[of];

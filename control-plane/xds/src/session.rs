@@ -28,7 +28,7 @@ use crate::pace::Rate;
 use crate::resource::{PerType, ResourceType, TypeSet, Variant, Version};
 use crate::session::nonce::Nonce;
 use crate::session::request::Names;
-use crate::session::watch::{Gates, Held, Scene, Watch};
+use crate::session::watch::{Gates, Held, Refused, Scene, Watch};
 use crate::status::{ClientId, Subscribed};
 use crate::store::table::Tables;
 use crate::subscription::{Context, Owed};
@@ -146,6 +146,8 @@ pub(crate) enum Verdict {
     Rejected {
         resources: Vec<(Arc<str>, Version)>,
         message: Arc<str>,
+        /// As above: of a response that is refused in part the client takes the rest.
+        released: Vec<Arc<str>>,
     },
 }
 
@@ -256,7 +258,7 @@ impl Session {
         self.name_bytes = self.name_bytes + bytes(&interest.gained) - bytes(&interest.lost);
         let changed = was_wildcard != interest.everything || !interest.gained.is_empty() || !interest.lost.is_empty();
         if first {
-            watch.start(tables, held, owed, table);
+            watch.start(tables, table, held, owed, context.next_response, now);
         } else if changed || owed != Owed::default() {
             watch.owe(owed, tables.sequence());
         }
@@ -273,6 +275,15 @@ impl Session {
         for watch in self.watches.values_mut() {
             watch.settle(&self.limits, now);
         }
+        let response = self.next_of_any_type(tables, now);
+        // A type that had nothing to send may have let an earlier one go on.
+        if response.is_none() && self.watches.values().any(Watch::is_blocked) {
+            return self.next_of_any_type(tables, now);
+        }
+        response
+    }
+
+    fn next_of_any_type(&mut self, tables: &Tables, now: Duration) -> Option<Response> {
         for resource_type in ResourceType::ALL {
             let gates = self.gates(resource_type, now);
             let (variant, limits) = (self.protocol.variant, &self.limits);
@@ -441,7 +452,8 @@ impl Session {
             }
             Some(message) => {
                 let refused = watch.refuse(number, message, tables.table(resource_type), &self.limits, now)?;
-                Some(Verdict::Rejected { resources: refused.quarantined, message: refused.message })
+                let Refused { quarantined, message, released } = refused;
+                Some(Verdict::Rejected { resources: quarantined, message, released })
             }
         }
     }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indexmap::IndexSet;
+pub(super) use nack::Refused;
 pub(super) use view::{Held, Tally};
 
 use crate::commit::Encoded;
@@ -65,6 +66,9 @@ pub(super) struct Watch {
     began_with_nothing: bool,
     /// An empty response is owed if there is nothing to put into it: the client waits for one to finish its start.
     must_answer: bool,
+    /// Responses that had to be whole, and were not accepted yet, said more than their upserts: what they left out is to
+    /// go, or what they repeated was owed. A client that refuses all of one has to hear it again.
+    says_more: bool,
     unanswered: VecDeque<Sent>,
     /// Since when something that is due waits for another type.
     blocked_since: Option<Duration>,
@@ -136,6 +140,7 @@ impl Default for Watch {
             unwarmed: Some(BTreeSet::new()),
             began_with_nothing: false,
             must_answer: false,
+            says_more: false,
             unanswered: VecDeque::new(),
             blocked_since: None,
             pace: Pace::default(),
@@ -149,9 +154,25 @@ impl Default for Watch {
     }
 }
 
+impl Sent {
+    /// The places of those upserts that some client has accepted.
+    fn accepted_elsewhere(&self) -> impl Iterator<Item = usize> {
+        self.upserts.iter().enumerate().filter(|(_, upsert)| upsert.standing.is_accepted()).map(|(at, _)| at)
+    }
+}
+
 impl Watch {
     /// Starts the watch at the first request of its type. `held` is what a reconnecting client says that it has.
-    pub(super) fn start(&mut self, tables: &Tables, held: Option<&HashMap<String, String>>, owed: Owed, table: &Table) {
+    /// `next` is the number that the next response will bear.
+    pub(super) fn start(
+        &mut self,
+        tables: &Tables,
+        table: &Table,
+        held: Option<&HashMap<String, String>>,
+        owed: Owed,
+        next: u64,
+        now: Duration,
+    ) {
         self.requested = true;
         self.cursor = tables.sequence();
         self.removal_cursor = tables.sequence();
@@ -171,8 +192,9 @@ impl Watch {
         for (name, version) in held {
             match table.get(name) {
                 Some(entry) if self.has(name, version, entry) => {
-                    if let Some((name, newest)) = self.owed.swap_take(name.as_str()).zip(withheld(entry)) {
-                        self.held_back.insert(name, newest);
+                    let is_withheld = entry.offered().version != entry.version();
+                    if let Some(name) = self.owed.swap_take(name.as_str()).filter(|_| is_withheld) {
+                        self.held_back.insert(name, entry.version());
                     }
                 }
                 Some(_) => {}
@@ -185,6 +207,10 @@ impl Watch {
         }
         self.leaving_after = tables.sequence();
         self.unwarmed = Some(BTreeSet::new());
+        if !self.must_answer && self.owed.is_empty() {
+            // There is nothing to send, and so nothing to wait for: what it states is as good as an ACK.
+            self.acks.record(next, self.cursor, now);
+        }
     }
 
     /// Whether a client that states this version lacks nothing.
@@ -204,6 +230,7 @@ impl Watch {
             // Everything is all that changed since the beginning.
             self.cursor = 0;
             self.newcomer_upto = sequence;
+            self.must_answer = true;
         }
         self.owed.extend(owed.names);
     }
@@ -222,7 +249,7 @@ impl Watch {
                     self.owed.insert(Arc::clone(name));
                 }
             }
-        } else if all {
+        } else if all && !clusters.is_empty() {
             self.unwarmed = None;
         } else if let Some(unwarmed) = &mut self.unwarmed {
             unwarmed.extend(names.by_ref().filter(|name| table.get(name).is_some()).cloned());
@@ -307,10 +334,11 @@ impl Watch {
         if entry.sequence > self.newcomer_upto {
             return &entry.encoded;
         }
-        if let Some(newest) = withheld(entry) {
-            self.held_back.insert(Arc::clone(name), newest);
+        let offer = self.offer(name, entry);
+        if offer.version != entry.version() {
+            self.held_back.insert(Arc::clone(name), entry.version());
         }
-        entry.offered()
+        offer
     }
 
     /// Whether changes are to wait for more to come, and notes until when. Only where nothing else is to be sent.
@@ -343,6 +371,7 @@ impl Watch {
     pub(super) fn accept(&mut self, number: u64, limits: &Limits, now: Duration) -> Option<Vec<Arc<str>>> {
         let sent = self.answered(number)?;
         self.tally.accepted += 1;
+        self.says_more = false;
         match sent.upto {
             Some(upto) => self.mark(number, upto, now),
             None => self.unmarked = Some(number),
@@ -403,6 +432,10 @@ impl Watch {
         self.blocked_since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
     }
 
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked_since.is_some()
+    }
+
     fn note_blocked(&mut self, is_blocked: bool, now: Duration) {
         self.blocked_since = is_blocked.then(|| self.blocked_since.unwrap_or(now));
     }
@@ -420,6 +453,12 @@ impl Watch {
         if self.requested { self.removal_cursor } else { u64::MAX }
     }
 
+    /// What the client is given if it has none yet and has not refused the newest version.
+    fn offer<'a>(&self, name: &str, entry: &'a Entry) -> &'a Encoded {
+        let offered = entry.offered();
+        if self.refused.contains(name, offered.version) { &entry.encoded } else { offered }
+    }
+
     /// Whether the client has refused the newest version. Then this is not only the news of this client: another that
     /// has yet to get it is better served with the last accepted one.
     fn has_refused(&self, name: &str, entry: &Entry) -> bool {
@@ -429,9 +468,4 @@ impl Watch {
         }
         refused
     }
-}
-
-/// The newest version, if it is not what a client without any is offered.
-fn withheld(entry: &Entry) -> Option<Version> {
-    (entry.offered().version != entry.version()).then(|| entry.version())
 }

@@ -1,6 +1,7 @@
 //! Groups of clients: who gets what, and what becomes of streams when the groups change.
 
 use super::*;
+use crate::client::Delta;
 use tidegate_xds::{Group, Grouping, Snapshot};
 
 /// Clients by the group that their node's id begins with, `left` or `right`; `moved` is put on the right, too.
@@ -31,7 +32,7 @@ fn fill(store: &Store, grouping: Grouping) -> usize {
     store.commit(commit).encodes
 }
 
-async fn synced(address: std::net::SocketAddr, id: &str) -> (Client, Vec<(String, String)>) {
+async fn synced(address: std::net::SocketAddr, id: &str) -> (Client<Delta>, Vec<(String, String)>) {
     let mut client = Client::connect(address, id).await;
     client.subscribe(Cluster, &["*"]).await;
     let got = client.next().await;
@@ -115,7 +116,7 @@ async fn a_stream_whose_group_changed_ends_and_its_client_comes_back_to_what_the
     let mut got = moved.next().await;
     let (mut resources, mut removed) = (Vec::new(), Vec::new());
     loop {
-        resources.extend(got.names().into_iter().map(str::to_owned));
+        resources.extend(got.names());
         removed.extend(got.removed_resources.clone());
         moved.ack(&got).await;
         if !removed.is_empty() {
@@ -123,6 +124,7 @@ async fn a_stream_whose_group_changed_ends_and_its_client_comes_back_to_what_the
         }
         got = moved.next().await;
     }
+    resources.sort();
     assert_eq!((resources, removed), (vec!["own".to_owned(), "right".to_owned()], vec!["left".to_owned()]));
     assert_eq!(group_of(&store, "left-1"), ["right"]);
     // And the streams of the others go on.
