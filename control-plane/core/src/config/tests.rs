@@ -214,10 +214,10 @@ edge:
     assert_eq!(
         problems(text),
         [
-            "tidegate.yaml:5:52 | there is no listener \"internl\" | did you mean `internal`?",
-            "tidegate.yaml:5:75 | \"*-x\" can match no service: '*' is not allowed there: a name is letters, digits, `.`, `_` and `-`, and begins with a letter or digit | write a service's name, or the beginning of one with `*` after it",
-            "tidegate.yaml:5:82 | \"sh*p\" can match no service: '*' is not allowed there: a name is letters, digits, `.`, `_` and `-`, and begins with a letter or digit | write a service's name, or the beginning of one with `*` after it",
-            "tidegate.yaml:5:90 | \"\" can match no service: it is empty | write a service's name, or the beginning of one with `*` after it",
+            "tidegate.yaml:5:54 | there is no listener \"internl\" | did you mean `internal`?",
+            "tidegate.yaml:5:77 | \"*-x\" can match no service: '*' is not allowed there: a name is letters, digits, `.`, `_` and `-`, and begins with a letter or digit | write a service's name, or the beginning of one with `*` after it",
+            "tidegate.yaml:5:84 | \"sh*p\" can match no service: '*' is not allowed there: a name is letters, digits, `.`, `_` and `-`, and begins with a letter or digit | write a service's name, or the beginning of one with `*` after it",
+            "tidegate.yaml:5:92 | \"\" can match no service: it is empty | write a service's name, or the beginning of one with `*` after it",
             "tidegate.yaml:7:7 | another group before this one is named `b` | give each group its own name",
             "tidegate.yaml:8:7 | no node comes to the group `d`: `b` before it takes in every one that it would | write `d` before `b`, or let its nodes differ",
             "tidegate.yaml:9:25 | `edge.groups.nodes` names neither a cluster nor metadata | add `cluster: NAME`, or `metadata: { KEY: VALUE }`, as the node of the edge has them",
@@ -226,7 +226,7 @@ edge:
             "tidegate.yaml:11:55 | `edge.groups.nodes.metadata.k` is a list, not a single value | write one value",
             "tidegate.yaml:12:27 | there is no key `cluser` in `edge.groups.nodes` | did you mean `cluster`?",
             "tidegate.yaml:12:51 | `edge.groups.listeners` is empty | leave the key out for all of them, or name some",
-            "tidegate.yaml:12:65 | `edge.groups.services` is empty | leave the key out for all of them, or name some",
+            "tidegate.yaml:12:63 | `edge.groups.services` is empty | leave the key out for all of them, or name some",
             "tidegate.yaml:13:7 | a group needs `name` and `nodes` | write { name: inner, nodes: { cluster: inner }, services: [ shop ] }",
             "tidegate.yaml:14:15 | \"j k\" cannot be the name of a group: ' ' is not allowed there: a name is letters, digits, `.`, `_` and `-`, and begins with a letter or digit | use another name",
         ]
