@@ -1,10 +1,12 @@
 //! Whatever happens in whatever order, to several clients of one store and of both variants: the rules that the model
 //! checks hold at every step, and clients that answer everything end with what is published, but for what they refuse.
-//! A failure prints the steps it shrank to and `PROPTEST_RNG_SEED` replays it; `PROPTEST_CASES` is how many to try.
+//! A failure prints the steps that it shrank to, and the seed that replays it; `PROPTEST_CASES` is how many to try.
 
 use std::env;
+use std::hash::{BuildHasher, RandomState};
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use super::model::{CONTENTS, Kind, NAMES, Step, TYPES, Wording, World};
 use super::*;
@@ -45,9 +47,13 @@ fn kind() -> impl Strategy<Value = Kind> {
     (variant, wording, prop::bool::ANY).prop_map(kind)
 }
 
+#[expect(clippy::print_stderr, reason = "a failing test's output is where its seed belongs")]
 fn config() -> ProptestConfig {
     let cases = env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES);
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+    let seed = env::var("PROPTEST_RNG_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| RandomState::new().hash_one(CASES));
+    eprintln!("PROPTEST_RNG_SEED={seed} PROPTEST_CASES={cases} is this run");
+    ProptestConfig { cases, rng_seed: RngSeed::Fixed(seed), failure_persistence: None, ..ProptestConfig::default() }
 }
 
 proptest! {
