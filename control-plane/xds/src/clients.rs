@@ -141,7 +141,7 @@ impl Clients {
             Verdict::Accepted { sequence, released: _ } => {
                 self.tell(|| ClientEvent::Accepted { client: id, node_id, resource_type, sequence }, false);
             }
-            Verdict::Rejected { resources, message } => {
+            Verdict::Rejected { resources, message, released: _ } => {
                 let event = || ClientEvent::Rejected { client: id, node_id, resource_type, resources, message };
                 self.tell(event, true);
             }

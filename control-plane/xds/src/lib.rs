@@ -1,6 +1,8 @@
 //! An xDS server: a [`Store`] of resources, encoded once, and [`serve`], which gives every Envoy that connects what it
-//! lacks over the aggregated delta protocol (delta ADS). It knows resources and commits; where they come from is the
-//! caller's business.
+//! lacks: on the aggregated stream (ADS) or on one for each [type](ResourceType), in [delta](Variant::Delta) or in
+//! [state of the world](Variant::Sotw), as the client chooses. It knows resources and commits; where they come from is
+//! the caller's business. Which rules of the protocol it keeps, and which test holds it to each, is in
+//! `docs/xds-rules.md`.
 //!
 //! ```no_run
 //! use envoy_types::pb::envoy::config::cluster::v3::Cluster;
@@ -28,10 +30,16 @@
 //!   not; listeners, routes, extension configurations and runtime once the clusters that came before them are
 //!   acknowledged; removed clusters once the listeners and routes that came before are; removed endpoints after their
 //!   clusters. A commit of endpoints alone, or of extension configurations or runtime alone, waits for nothing. No wait
-//!   outlasts a few [`ServerConfig::ack_timeout`]s. References are the committer's business: commit a cluster with its
-//!   assignment, and remove a cluster with or after the routes that name it.
+//!   outlasts a few [`ServerConfig::ack_timeout`]s. Streams of one type each know nothing of each other: the order holds
+//!   on the aggregated one. References are the committer's business: commit a cluster with its assignment, and remove a
+//!   cluster with or after the routes that name it.
 //! - **A refused version is not sent again** to the client that refused it, until the content changes. The others of
 //!   the same response are: if the refusal names no culprit, halves of the response are tried until it stands alone.
+//!   Clients that come later get the last version that any client accepted, until one accepts the new one.
+//! - **Groups of clients may get different resources.** A [`Grouping`] says by its [`Node`] where a client belongs,
+//!   [`Commit::upsert_for`] what a [`Group`] gets; what several get is encoded once.
+//! - **What a client may cost is bounded** by [`ServerConfig`]: the names it asks for, the length and the rate of its
+//!   requests, the time it may take to answer, connections and streams. Past a limit its stream ends with the reason.
 //! - **A slow client delays nobody**, and gets the newest state, merged, when it comes to it.
 //! - **A restart empties nobody.** [`Store::snapshot`] is all that is published, and can be written and read back;
 //!   [`Store::restore`] publishes it again, with the same versions, until [`Store::replace`] puts the newest full set in its

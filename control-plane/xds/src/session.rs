@@ -26,7 +26,7 @@ use crate::pace::Rate;
 use crate::resource::{PerType, ResourceType, TypeSet, Variant, Version};
 use crate::session::nonce::Nonce;
 use crate::session::request::Names;
-use crate::session::watch::{Gates, Held, Scene, Watch};
+use crate::session::watch::{Gates, Held, Refused, Scene, Watch};
 use crate::status::{ClientId, Subscribed};
 use crate::store::table::Tables;
 use crate::subscription::{Context, Owed};
@@ -123,6 +123,8 @@ pub(crate) enum Verdict {
     Rejected {
         resources: Vec<(Arc<str>, Version)>,
         message: Arc<str>,
+        /// As above: of a response that is refused in part the client takes the rest.
+        released: Vec<Arc<str>>,
     },
 }
 
@@ -216,7 +218,7 @@ impl Session {
         self.name_bytes = self.name_bytes + bytes(&interest.gained) - bytes(&interest.lost);
         let changed = was_wildcard != interest.everything || !interest.gained.is_empty() || !interest.lost.is_empty();
         if first {
-            watch.start(tables, request.names.held(), owed, table);
+            watch.start(tables, table, request.names.held(), owed, context.next_response, now);
         } else if changed || owed != Owed::default() {
             watch.owe(owed, table);
         }
@@ -233,6 +235,15 @@ impl Session {
         for watch in self.watches.values_mut() {
             watch.settle(&self.limits, now);
         }
+        let response = self.next_of_any_type(tables, now);
+        // A type that had nothing to send may have let an earlier one go on.
+        if response.is_none() && self.watches.values().any(Watch::is_blocked) {
+            return self.next_of_any_type(tables, now);
+        }
+        response
+    }
+
+    fn next_of_any_type(&mut self, tables: &Tables, now: Duration) -> Option<Response> {
         for resource_type in ResourceType::ALL {
             let gates = self.gates(resource_type, now);
             let (variant, limits) = (self.protocol.variant, &self.limits);
@@ -397,7 +408,8 @@ impl Session {
             }
             Some(message) => {
                 let refused = watch.refuse(number, message, tables.table(resource_type), &self.limits, now)?;
-                Some(Verdict::Rejected { resources: refused.quarantined, message: refused.message })
+                let Refused { quarantined, message, released } = refused;
+                Some(Verdict::Rejected { resources: quarantined, message, released })
             }
         }
     }

@@ -244,15 +244,18 @@ mod tests {
         (owed.everything, owed.names.iter().map(ToString::to_string).collect())
     }
 
-    fn first(subscription: &mut Subscription, subscribe: &[&str], unsubscribe: &[&str], legacy: bool) -> Told {
+    fn delta(subscription: &mut Subscription, subscribe: &[&str], unsubscribe: &[&str], context: Context) -> Told {
         let (subscribe, unsubscribe) = (strings(subscribe), strings(unsubscribe));
         let asked = Asked::Delta { subscribe: &subscribe, unsubscribe: &unsubscribe };
-        let context = Context { first: legacy, legacy_wildcard: legacy, next_response: 1 };
         told(&subscription.apply(asked, context, |name| Arc::from(name)))
     }
 
+    fn first(subscription: &mut Subscription, subscribe: &[&str], unsubscribe: &[&str], legacy_wildcard: bool) -> Told {
+        delta(subscription, subscribe, unsubscribe, Context { first: true, legacy_wildcard, next_response: 1 })
+    }
+
     fn later(subscription: &mut Subscription, subscribe: &[&str], unsubscribe: &[&str]) -> Told {
-        first(subscription, subscribe, unsubscribe, false)
+        delta(subscription, subscribe, unsubscribe, Context { first: false, legacy_wildcard: true, next_response: 1 })
     }
 
     fn sotw(subscription: &mut Subscription, names: &[&str], legacy_wildcard: bool) -> Owed {

@@ -223,17 +223,14 @@ impl<R: Asks> Stream<R> {
         debug!(r#type = request.type_url, names, dropped, nonce = request.nonce, "request");
         if let Some((resource_type, verdict)) = verdict {
             store.count_verdict(matches!(verdict, Verdict::Accepted { .. }));
-            match &verdict {
-                Verdict::Accepted { released, .. } => {
-                    // Whoever was kept from these may have them now.
-                    let released = released.iter().map(|name| (resource_type, Arc::clone(name))).collect::<Vec<_>>();
-                    client.view.index().wake(&released);
-                }
-                Verdict::Rejected { resources, message } => {
-                    let r#type = resource_type.label();
-                    warn!(client = %client.id, r#type, ?resources, reason = %message, "an xDS client rejected a response");
-                }
+            if let Verdict::Rejected { resources, message, .. } = &verdict {
+                let r#type = resource_type.label();
+                warn!(client = %client.id, r#type, ?resources, reason = %message, "an xDS client rejected a response");
             }
+            // Whoever was kept from these may have them now.
+            let (Verdict::Accepted { released, .. } | Verdict::Rejected { released, .. }) = &verdict;
+            let released = released.iter().map(|name| (resource_type, Arc::clone(name))).collect::<Vec<_>>();
+            client.view.index().wake(&released);
             store.streams().tell_verdict(&client, resource_type, verdict);
         }
         if let Some(reply) = &reply {

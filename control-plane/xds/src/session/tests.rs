@@ -2,13 +2,14 @@
 
 mod bench;
 mod convergence;
+mod model;
 mod quarantine;
 mod whole;
 
 use std::time::Duration;
 
 use ResourceType::{Cluster, Endpoint, ExtensionConfig, Listener, Route, Runtime};
-use bench::{Bench, Got, limits};
+use bench::{Bench, limits};
 use envoy_types::pb::envoy::config::core::v3::Node as NodeMessage;
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
@@ -268,6 +269,16 @@ fn reconnecting_with_names_gets_only_what_changed() {
 }
 
 #[test]
+fn what_a_reconnecting_client_has_counts_as_accepted_although_nothing_is_sent() {
+    let mut bench = Bench::with(&[(Route, "web", "1")]);
+    let held = bench.version(Route, "web");
+    bench.now = Duration::from_secs(3);
+    bench.reconnect(Route, &["web"], &[("web", held.as_str())]);
+    assert_eq!(bench.all(), []);
+    assert!(matches!(bench.progress(Route, "web"), Progress::Accepted { at } if at == bench.now));
+}
+
+#[test]
 fn a_reconnecting_client_gets_the_endpoints_of_clusters_that_it_is_sent() {
     let mut bench =
         Bench::with(&[(Cluster, "a", "2"), (Endpoint, "a", "1"), (Cluster, "b", "1"), (Endpoint, "b", "1")]);
@@ -416,6 +427,68 @@ fn clusters_are_removed_after_the_ack_of_the_routes_that_let_go_of_them() {
 }
 
 #[test]
+fn a_removal_does_not_wait_for_types_that_have_nothing_to_send() {
+    for variant in [Variant::Delta, Variant::Sotw] {
+        let mut bench = Bench::speaking(variant, &[(Cluster, "x", "1"), (Cluster, "y", "1")]);
+        for resource_type in [Cluster, Listener] {
+            let request = bench.named(resource_type, &[], &[]);
+            if variant == Variant::Delta {
+                bench.take(&request);
+            } else {
+                bench.list(resource_type, &[], "", None);
+            }
+        }
+        let mut sent = Vec::new();
+        while let Some(response) = bench.session.next_response(&bench.tables, bench.now) {
+            let of = ResourceType::from_type_url(&response.type_url).unwrap();
+            if variant == Variant::Delta {
+                bench.answer_nonce(of, &response.nonce, None);
+            } else {
+                bench.list(of, &[], &response.nonce, None);
+            }
+            sent.push(of);
+            if sent == [Cluster, Listener] {
+                // The client does not want this route, and has no listener to wait for.
+                bench.commit(&[(Route, "other", "1")], &[(Cluster, "x")]);
+            }
+        }
+        assert_eq!(sent, [Cluster, Listener, Cluster]);
+    }
+}
+
+#[test]
+fn a_cluster_that_is_owed_and_goes_is_removed_after_the_routes_that_came_before() {
+    let mut bench = Bench::with(&[(Cluster, "x", "2"), (Listener, "web", "1")]);
+    bench.reconnect(Cluster, &[], &[("x", "0000000000000001")]);
+    bench.subscribe(Listener, &[]);
+    bench.commit(&[(Listener, "web", "2")], &[(Cluster, "x")]);
+    let clusters = bench.one();
+    assert_eq!((clusters.resource_type, clusters.removed.len()), (Cluster, 0));
+    bench.ack(&clusters);
+    let listeners = bench.one();
+    assert_eq!((listeners.resource_type, bench.all()), (Listener, vec![]));
+    bench.ack(&listeners);
+    assert_eq!(bench.one().removed, ["x"]);
+}
+
+#[test]
+fn what_is_tried_alone_waits_for_new_clusters_too() {
+    let mut bench = Bench::with(&[(Listener, "a", "1"), (Listener, "b", "bad")]);
+    bench.subscribe(Cluster, &[]);
+    bench.subscribe(Listener, &[]);
+    let (clusters, listeners) = (bench.one(), bench.one());
+    bench.ack(&clusters);
+    bench.commit(&[(Cluster, "new", "1"), (Listener, "a", "2")], &[]);
+    bench.nack(&listeners, "no");
+    let clusters = bench.one();
+    assert_eq!(clusters.upserts, ["new"]);
+    let tried: Vec<_> = bench.ack_all().into_iter().flat_map(|got| got.upserts).collect();
+    assert_eq!(tried, ["b"]);
+    bench.ack(&clusters);
+    assert_eq!(bench.one().contents, ["2"]);
+}
+
+#[test]
 fn clusters_are_removed_at_last_although_the_routes_are_not_acknowledged() {
     let mut bench = Bench::envoy();
     bench.commit(&[(Route, "web", "2")], &[(Cluster, "x")]);
@@ -473,6 +546,19 @@ fn a_long_response_is_cut() {
     bench.commit(&[(Cluster, "huge", &"x".repeat(5000)), (Cluster, "small", "1")], &[]);
     let sizes: Vec<_> = bench.ack_all().iter().map(|got| got.upserts.clone()).collect();
     assert_eq!(sizes, [["huge"], ["small"]]);
+}
+
+#[test]
+fn a_name_stands_once_in_a_response() {
+    let mut bench = Bench::with(&[(Endpoint, "a", "1")]);
+    bench.subscribe(Endpoint, &["a", "a", "*", "gone", "gone"]);
+    let first = bench.one();
+    assert_eq!((first.upserts.as_slice(), first.removed.as_slice()), (&["a".to_owned()][..], &["gone".to_owned()][..]));
+    bench.ack(&first);
+    bench.subscribe(Endpoint, &["a"]);
+    bench.commit(&[(Endpoint, "a", "2"), (Endpoint, "gone", "1")], &[]);
+    let second = bench.one();
+    assert_eq!((second.upserts, second.removed), (vec!["a".to_owned(), "gone".to_owned()], vec![]));
 }
 
 #[test]

@@ -12,8 +12,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(super) use nack::Refused;
 pub(super) use view::{Held, Tally};
 
+use crate::commit::Encoded;
 use crate::pace::Pace;
 use crate::resource::{ResourceType, Variant, Version};
 use crate::session::Limits;
@@ -54,6 +56,9 @@ pub(super) struct Watch {
     unwarmed: BTreeSet<Arc<str>>,
     /// An empty response is owed if there is nothing to put into it: the client waits for one to finish its start.
     must_answer: bool,
+    /// Responses that had to be whole, and were not accepted yet, said more than their upserts: what they left out is to
+    /// go, or what they repeated was owed. A client that refuses all of one has to hear it again.
+    says_more: bool,
     unanswered: VecDeque<Sent>,
     /// Since when something that is due waits for another type.
     blocked_since: Option<Duration>,
@@ -107,9 +112,25 @@ struct Sent {
     removed: Vec<Arc<str>>,
 }
 
+impl Sent {
+    /// The places of those upserts that some client has accepted.
+    fn accepted_elsewhere(&self) -> impl Iterator<Item = usize> {
+        self.upserts.iter().enumerate().filter(|(_, upsert)| upsert.standing.is_accepted()).map(|(at, _)| at)
+    }
+}
+
 impl Watch {
     /// Starts the watch at the first request of its type. `held` is what a reconnecting client says that it has.
-    pub(super) fn start(&mut self, tables: &Tables, held: Option<&HashMap<String, String>>, owed: Owed, table: &Table) {
+    /// `next` is the number that the next response will bear.
+    pub(super) fn start(
+        &mut self,
+        tables: &Tables,
+        table: &Table,
+        held: Option<&HashMap<String, String>>,
+        owed: Owed,
+        next: u64,
+        now: Duration,
+    ) {
         self.requested = true;
         self.cursor = tables.sequence();
         self.removal_cursor = tables.sequence();
@@ -119,8 +140,9 @@ impl Watch {
         for (name, version) in held.into_iter().flatten() {
             match table.get(name) {
                 Some(entry) if self.has(name, version, entry) => {
-                    if let Some((name, newest)) = self.owed.take(name.as_str()).zip(withheld(entry)) {
-                        self.held_back.insert(name, newest);
+                    let is_withheld = entry.offered().version != entry.version();
+                    if let Some(name) = self.owed.take(name.as_str()).filter(|_| is_withheld) {
+                        self.held_back.insert(name, entry.version());
                     }
                 }
                 Some(_) => {}
@@ -133,6 +155,10 @@ impl Watch {
         }
         self.leaving_after = tables.sequence();
         self.unwarmed.clear();
+        if !self.must_answer && self.owed.is_empty() && held.is_some_and(|held| !held.is_empty()) {
+            // There is nothing to send, and so nothing to wait for: what it states is as good as an ACK.
+            self.acks.record(next, self.cursor, now);
+        }
     }
 
     /// Whether a client that states this version lacks nothing.
@@ -225,6 +251,7 @@ impl Watch {
     pub(super) fn accept(&mut self, number: u64, limits: &Limits, now: Duration) -> Option<Vec<Arc<str>>> {
         let sent = self.answered(number)?;
         self.tally.accepted += 1;
+        self.says_more = false;
         match sent.upto {
             Some(upto) => self.mark(number, upto, now),
             None => self.unmarked = Some(number),
@@ -285,6 +312,10 @@ impl Watch {
         self.blocked_since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
     }
 
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked_since.is_some()
+    }
+
     fn note_blocked(&mut self, is_blocked: bool, now: Duration) {
         self.blocked_since = is_blocked.then(|| self.blocked_since.unwrap_or(now));
     }
@@ -302,6 +333,12 @@ impl Watch {
         if self.requested { self.removal_cursor } else { u64::MAX }
     }
 
+    /// What the client is given if it has none yet and has not refused the newest version.
+    fn offer<'a>(&self, name: &str, entry: &'a Entry) -> &'a Encoded {
+        let offered = entry.offered();
+        if self.refused.contains(name, offered.version) { &entry.encoded } else { offered }
+    }
+
     /// Whether the client has refused the newest version. Then this is not only the news of this client: another that
     /// has yet to get it is better served with the last accepted one.
     fn has_refused(&self, name: &str, entry: &Entry) -> bool {
@@ -311,9 +348,4 @@ impl Watch {
         }
         refused
     }
-}
-
-/// The newest version, if it is not what a client without any is offered.
-fn withheld(entry: &Entry) -> Option<Version> {
-    (entry.offered().version != entry.version()).then(|| entry.version())
 }

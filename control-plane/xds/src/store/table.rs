@@ -66,6 +66,16 @@ impl Entry {
         self.past.iter().find(|past| past.standing.is_accepted())
     }
 
+    /// Whether a stream that has come this far may have been given it, or a version before it.
+    pub(crate) fn may_be_held(&self, cursor: u64) -> bool {
+        self.sequence <= cursor || !self.past.is_empty()
+    }
+
+    /// The last version that some client accepted.
+    pub(crate) fn last_accepted(&self) -> Option<&Encoded> {
+        if self.encoded.standing.is_accepted() { Some(&self.encoded) } else { self.fallback() }
+    }
+
     /// What a client gets that has none yet: the newest version, but while that one is refused by some client and
     /// accepted by none, the last accepted one.
     pub(crate) fn offered(&self) -> &Encoded {
@@ -95,9 +105,8 @@ pub(crate) struct Tombstone {
     pub(crate) name: Arc<str>,
     /// A stream may lose this once it has confirmed the referring types up to this number; 0: at once.
     pub(crate) after: u64,
-    /// The number and the content of what was withdrawn: a response that has to be whole holds it until it may go.
-    pub(crate) had: u64,
-    pub(crate) content: Encoded,
+    /// What was withdrawn: a response that has to be whole holds it until it may go.
+    pub(crate) entry: Entry,
 }
 
 impl Default for Tables {
@@ -231,21 +240,31 @@ impl Table {
         self.tombstones.range(sequence.saturating_add(1)..).map(|(sequence, tombstone)| (*sequence, tombstone))
     }
 
+    /// The number of the withdrawal of a name that is not published, as long as some stream needs it.
+    pub(crate) fn withdrawal(&self, name: &str) -> Option<u64> {
+        self.withdrawn.get(name).copied()
+    }
+
     fn holds(&self, name: &str, encoded: &Encoded) -> bool {
         self.entries.get(name).is_some_and(|entry| entry.encoded.says_the_same_as(encoded))
     }
 
     fn upsert(&mut self, sequence: u64, name: Arc<str>, encoded: Encoded, after: u64, now: Duration) -> Arc<str> {
         let name = self.entries.get_key_value(&name).map_or(name, |(held, _)| Arc::clone(held));
-        if let Some(withdrawal) = self.withdrawn.remove(&name) {
-            self.tombstones.remove(&withdrawal);
-        }
         let mut entry = Entry { sequence, after, committed: now, encoded, past: Vec::new() };
+        if let Some(tombstone) = self.withdrawn.remove(&name).and_then(|it| self.tombstones.remove(&it)) {
+            // Some streams have not seen it go.
+            entry.past = tombstone.entry.into_past();
+        }
         if let Some(replaced) = self.entries.remove(&name) {
             self.by_sequence.remove(&replaced.sequence);
             // What the replaced content waited for, this waits for too: it may still name the same clusters.
             entry.after = after.max(replaced.after);
             entry.past = replaced.into_past();
+        }
+        if let Some(same) = entry.past.iter().find(|past| past.version == entry.encoded.version) {
+            // It has been here before, and what is known of it still holds.
+            entry.encoded.standing = Arc::clone(&same.standing);
         }
         self.entries.insert(Arc::clone(&name), entry);
         self.by_sequence.insert(sequence, Arc::clone(&name));
@@ -256,8 +275,7 @@ impl Table {
     fn remove(&mut self, sequence: u64, name: &str, after: u64) -> Option<Arc<str>> {
         let (name, entry) = self.entries.remove_entry(name)?;
         self.by_sequence.remove(&entry.sequence);
-        let tombstone = Tombstone { name: Arc::clone(&name), after, had: entry.sequence, content: entry.encoded };
-        self.tombstones.insert(sequence, tombstone);
+        self.tombstones.insert(sequence, Tombstone { name: Arc::clone(&name), after, entry });
         self.withdrawn.insert(Arc::clone(&name), sequence);
         self.last_removal = sequence;
         self.last_urgent = sequence;

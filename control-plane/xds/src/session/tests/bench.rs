@@ -102,14 +102,28 @@ impl Bench {
 
     /// A state-of-the-world request; with the nonce of a response it is its ACK.
     pub(super) fn list(&mut self, resource_type: ResourceType, names: &[&str], nonce: &str, error: Option<&str>) {
-        let request = DiscoveryRequest {
+        let request = self.listed(resource_type, names, nonce, error);
+        self.take_list(&request);
+    }
+
+    pub(super) fn listed(
+        &self,
+        resource_type: ResourceType,
+        names: &[&str],
+        nonce: &str,
+        error: Option<&str>,
+    ) -> DiscoveryRequest {
+        DiscoveryRequest {
             type_url: resource_type.type_url().to_owned(),
             resource_names: names.iter().copied().map(str::to_owned).collect(),
             response_nonce: nonce.to_owned(),
             error_detail: error.map(|message| rpc::Status { code: 13, message: message.to_owned(), details: vec![] }),
             ..Default::default()
-        };
-        self.session.on_request(&(&request).into(), &self.tables, self.now).unwrap();
+        }
+    }
+
+    pub(super) fn take_list(&mut self, request: &DiscoveryRequest) -> Outcome {
+        self.session.on_request(&request.into(), &self.tables, self.now).unwrap()
     }
 
     /// The next response in state of the world, or `None`.

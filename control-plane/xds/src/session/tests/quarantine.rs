@@ -110,3 +110,27 @@ fn the_last_accepted_version_survives_versions_that_nobody_accepts() {
     bench.subscribe(Route, &["a"]);
     assert_eq!(bench.one().contents, ["good"]);
 }
+
+#[test]
+fn a_refused_version_is_not_offered_in_the_place_of_another() {
+    let mut bench = Bench::with(&[(Route, "a", "1")]);
+    bench.subscribe(Route, &["a"]);
+    let first = bench.one();
+    bench.nack(&first, "no");
+    assert!(bench.tables.table(Route).get("a").unwrap().encoded.standing.accept(), "another client accepts it");
+    bench.commit(&[(Route, "a", "2")], &[]);
+    bench.tables.table(Route).get("a").unwrap().encoded.standing.refuse();
+    bench.subscribe(Route, &["a"]);
+    assert_eq!(bench.one().contents, ["2"]);
+}
+
+#[test]
+fn a_version_that_comes_back_is_known_as_what_it_was() {
+    let mut bench = Bench::with(&[(Route, "a", "1")]);
+    bench.subscribe(Route, &["a"]);
+    bench.ack_all();
+    for content in ["2", "1"] {
+        bench.commit(&[(Route, "a", content)], &[]);
+    }
+    assert!(bench.tables.table(Route).get("a").unwrap().encoded.standing.is_accepted());
+}

@@ -1,5 +1,6 @@
 //! What a NACK does to a watch: culprits are parked, the rest of the response is sent again.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use crate::store::table::Table;
 pub(in crate::session) struct Refused {
     pub(in crate::session) quarantined: Vec<(Arc<str>, Version)>,
     pub(in crate::session) message: Arc<str>,
+    /// What had been refused by other clients, and is now accepted for the first time: the client has taken the others of
+    /// the response.
+    pub(in crate::session) released: Vec<Arc<str>>,
 }
 
 impl Watch {
@@ -39,6 +43,13 @@ impl Watch {
             _ if names.len() == 1 => (vec![0], true),
             Blame::Only(culprits) => (culprits, false),
             Blame::First(culprit) => (vec![culprit], true),
+            // What others have accepted goes first: it is hardly to blame, and in a response that has to be whole the
+            // client loses what is left out.
+            Blame::Hints(_) | Blame::Nobody if (1..names.len()).contains(&sent.accepted_elsewhere().count()) => {
+                let accepted: HashSet<usize> = sent.accepted_elsewhere().collect();
+                self.suspect(&sent, |at| accepted.contains(&at));
+                (Vec::new(), true)
+            }
             Blame::Hints(hints) if hints.len() < names.len() => {
                 self.suspect(&sent, |at| hints.contains(&at));
                 (Vec::new(), true)
@@ -49,6 +60,13 @@ impl Watch {
             }
         };
 
+        let mut released = Vec::new();
+        if !rest_is_lost {
+            let others = sent.upserts.iter().enumerate().filter(|(at, _)| !culprits.contains(at));
+            let first = others.filter(|(_, upsert)| upsert.standing.accept());
+            released.extend(first.map(|(_, upsert)| Arc::clone(&upsert.name)));
+            self.says_more = false;
+        }
         let mut quarantined = Vec::with_capacity(culprits.len());
         for at in &culprits {
             let SentUpsert { name, version, standing, .. } = &sent.upserts[*at];
@@ -67,13 +85,14 @@ impl Watch {
                 self.owed.extend(rest.map(|(_, upsert)| Arc::clone(&upsert.name)));
             }
             self.owed.extend(sent.removed.iter().cloned());
+            self.must_answer |= self.says_more;
             let subscription = &self.subscription;
             self.owed.retain(|name| subscription.covers(name));
         }
         // Once nothing is owed, all but the culprits is with the client.
         self.unmarked = Some(number);
         self.settle(limits, now);
-        Some(Refused { quarantined, message })
+        Some(Refused { quarantined, message, released })
     }
 
     /// Splits a response into two groups to be tried one after the other, those chosen first.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::resource::{ResourceType, Variant};
 use crate::session::draft::Draft;
-use crate::session::watch::{Scene, Watch, withheld};
+use crate::session::watch::{Scene, Watch};
 use crate::store::table::Table;
 
 impl Watch {
@@ -13,7 +13,13 @@ impl Watch {
         let mut draft = Draft::new(scene.variant);
         while let Some(group) = self.suspects.pop_front() {
             for name in group {
-                if self.subscription.covers(&name) {
+                if !self.subscription.covers(&name) {
+                    continue;
+                }
+                // What has changed since may have to wait for another type now.
+                if table.get(&name).is_some_and(|entry| entry.after > scene.gates.upserts) {
+                    self.owed.insert(name);
+                } else {
                     self.put(&mut draft, name, table);
                 }
             }
@@ -115,7 +121,11 @@ impl Watch {
     /// asks for it again is not left waiting.
     fn put(&mut self, draft: &mut Draft, name: Arc<str>, table: &Table) {
         let Some(entry) = table.get(&name) else {
-            draft.remove(name);
+            // Under a wildcard its withdrawal is told when the types that may refer to it have let go.
+            let is_told = table.withdrawal(&name).is_some_and(|withdrawal| withdrawal > self.removal_cursor);
+            if !is_told || self.subscription.names_it(&name) {
+                draft.remove(name);
+            }
             return;
         };
         if self.has_refused(&name, entry) {
@@ -125,9 +135,10 @@ impl Watch {
             }
             return;
         }
-        if let Some(newest) = withheld(entry) {
-            self.held_back.insert(Arc::clone(&name), newest);
+        let offer = self.offer(&name, entry);
+        if offer.version != entry.version() {
+            self.held_back.insert(Arc::clone(&name), entry.version());
         }
-        draft.upsert(name, entry.sequence, entry.offered());
+        draft.upsert(name, entry.sequence, offer);
     }
 }

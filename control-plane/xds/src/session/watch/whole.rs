@@ -6,8 +6,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::session::draft::Draft;
-use crate::session::watch::{Scene, Watch, withheld};
-use crate::store::table::Entry;
+use crate::session::watch::{Scene, Watch};
+use crate::store::table::{Entry, Table, Tombstone};
 
 /// What is due.
 struct Due {
@@ -19,14 +19,14 @@ struct Due {
 
 impl Watch {
     pub(super) fn compose_whole(&mut self, scene: Scene<'_>) -> Option<Draft> {
-        let trial = self.next_trial();
         // A whole response cannot leave out what is to come later, or bring it early: all of it waits.
         let upserts_blocked = self.waits_for_another_type(scene);
         let (removable, removals_blocked) = self.removable(scene);
-        let due = self.due(scene, trial.is_some(), removable);
+        let trial = if upserts_blocked { None } else { self.next_trial() };
+        let due = self.due(scene, trial.is_some() || !self.suspects.is_empty(), removable);
         self.note_blocked((upserts_blocked && (due.now || due.changes)) || removals_blocked, scene.now);
         let held = !due.now && due.changes && self.holds_changes(scene);
-        if (trial.is_none() && upserts_blocked) || held || !(due.now || due.changes) {
+        if upserts_blocked || held || !(due.now || due.changes) {
             if !upserts_blocked && !held {
                 self.cursor = scene.tables.sequence();
                 self.removal_cursor = self.removal_cursor.max(removable);
@@ -54,11 +54,17 @@ impl Watch {
                 }
             }
         }
-        for (_, tombstone) in table.removals_after(removable) {
-            if tombstone.had <= self.cursor && self.subscription.covers(&tombstone.name) {
-                draft.repeat(&tombstone.name, &tombstone.content);
+        // What nobody accepted the client can hardly have, and might refuse once more.
+        for (_, Tombstone { name, entry, .. }) in table.removals_after(removable) {
+            let kept = entry.last_accepted().filter(|kept| !self.refused.contains(name, kept.version));
+            if let Some(kept) = kept.filter(|_| self.subscription.covers(name)) {
+                draft.repeat(name, kept);
             }
         }
+        let upserted: HashSet<&Arc<str>> = draft.upserts.iter().map(|upsert| &upsert.name).collect();
+        self.says_more |= self.tally.sent == 0
+            || self.lets_go(table, removable)
+            || self.owed.iter().any(|name| !upserted.contains(name));
         self.owed.clear();
         self.cursor = scene.tables.sequence();
         self.removal_cursor = self.removal_cursor.max(removable);
@@ -98,14 +104,16 @@ impl Watch {
         let mut changed = table
             .changes_after(self.cursor)
             .filter(|(name, entry)| self.subscription.covers(name) && !self.has_refused(name, entry));
-        let mut gone = table
-            .removals_after(self.removal_cursor)
-            .take_while(|(sequence, _)| *sequence <= removable)
-            .filter(|(_, tombstone)| tombstone.had <= self.cursor && self.subscription.covers(&tombstone.name));
         Due {
             now: is_trial || self.must_answer || !self.owed.is_empty(),
-            changes: changed.next().is_some() || gone.next().is_some(),
+            changes: changed.next().is_some() || self.lets_go(table, removable),
         }
+    }
+
+    /// Whether the next response takes something away from the client.
+    fn lets_go(&self, table: &Table, removable: u64) -> bool {
+        let mut gone = table.removals_after(self.removal_cursor).take_while(|(sequence, _)| *sequence <= removable);
+        gone.any(|(_, it)| it.entry.may_be_held(self.cursor) && self.subscription.covers(&it.name))
     }
 
     fn put_whole(
@@ -123,11 +131,12 @@ impl Watch {
             return;
         }
         let is_owed = self.owed.contains(name);
-        if is_owed && let Some(newest) = withheld(entry) {
-            self.held_back.insert(Arc::clone(name), newest);
+        let offer = self.offer(name, entry);
+        let is_withheld = offer.version != entry.version();
+        if is_owed && is_withheld {
+            self.held_back.insert(Arc::clone(name), entry.version());
         }
-        let held_back = self.held_back.contains_key(name) && withheld(entry).is_some();
-        let encoded = if held_back { entry.offered() } else { &entry.encoded };
+        let encoded = if is_withheld && self.held_back.contains_key(name) { offer } else { &entry.encoded };
         // In a trial only what is tried can be at fault; else whatever the client has not accepted.
         let unproven = in_trial.is_empty() && entry.sequence > self.acks.sequence();
         if is_owed || in_trial.contains(name) || entry.sequence > self.cursor || unproven {
