@@ -1,12 +1,12 @@
 //! What an update costs, as counts that no machine's speed can change: encodes, streams woken, allocations.
 
-#[path = "delta/client.rs"]
+#[path = "common/client.rs"]
 #[expect(dead_code, reason = "the client of the protocol's tests; these need less of it")]
 mod client;
 
 use std::alloc::System;
 
-use client::{Client, Got, Served, cluster, serve, wait_until};
+use client::{Client, Delta, Got, Served, cluster, serve, wait_until};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tidegate_xds::ResourceType::Endpoint;
 use tidegate_xds::{Commit, Store};
@@ -33,7 +33,7 @@ fn commit(store: &Store, names: impl IntoIterator<Item = String>, content: &str)
 }
 
 /// Takes what comes, in as many responses as it needs, and answers each.
-async fn sync(client: &mut Client, store: &Store, resources: usize) {
+async fn sync(client: &mut Client<Delta>, store: &Store, resources: usize) {
     let mut got = 0;
     while got < resources {
         let response = client.next().await;

@@ -1,13 +1,14 @@
 //! The server in-process on a free port, over a real socket, with a client that is written by hand and keeps (or
 //! breaks) the rules of the protocol.
 
+#[path = "../common/client.rs"]
+#[expect(dead_code, reason = "the client of the protocol's tests; these speak delta alone")]
 mod client;
 
 use std::time::Duration;
 
 use client::{Client, Got, Served, cluster, serve, serve_with, wait_until};
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use tidegate_xds::ResourceType::{Cluster, Endpoint, Listener, Route, Runtime};
 use tidegate_xds::{AcceptanceState, ClientEvent, Commit, ServerConfig, Store, Subscribed};
 use tonic::Code;
@@ -251,7 +252,7 @@ async fn long_responses_are_cut() {
     while seen.len() < 100 {
         let got = client.next().await;
         assert!(got.resources.len() < 10);
-        seen.extend(got.names().into_iter().map(str::to_owned));
+        seen.extend(got.names());
         client.ack(&got).await;
     }
     assert_eq!(seen, names);
@@ -347,20 +348,4 @@ async fn shutdown_does_not_wait_for_an_open_store() {
     shutdown.send(()).unwrap();
     assert_eq!(client.end().await.code(), Code::Unavailable);
     serving.await.unwrap().unwrap();
-}
-
-#[tokio::test]
-async fn other_variants_of_the_protocol_are_refused_with_a_reason() {
-    let Served { address, .. } = serve().await;
-    let endpoint = format!("http://{address}");
-    let mut ads = AggregatedDiscoveryServiceClient::connect(endpoint.clone()).await.unwrap();
-    let requests = tokio_stream::iter([DiscoveryRequest::default()]);
-    let status = ads.stream_aggregated_resources(requests).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
-    assert!(status.message().contains("DELTA_GRPC"), "{status}");
-
-    use envoy_types::pb::envoy::service::cluster::v3::cluster_discovery_service_client::ClusterDiscoveryServiceClient;
-    let mut cds = ClusterDiscoveryServiceClient::connect(endpoint).await.unwrap();
-    let status = cds.fetch_clusters(DiscoveryRequest::default()).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
 }
