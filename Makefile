@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint fmt bench profile clean
+.PHONY: help setup build demo test lint soak mutants fmt bench profile clean
 
 MUSL := $(shell uname -m)-unknown-linux-musl
 # The filter is built for WebAssembly by control-plane/build.rs; it has nothing to build or test for the host.
@@ -31,6 +31,13 @@ lint: setup ## check format and lints, as CI does
 	cargo fmt --all --check
 	cargo clippy $(HOST_CRATES) --all-targets -- -D warnings
 	cargo clippy -p tidegate-filter --target wasm32-wasip1 -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc -p tidegate-xds --no-deps
+
+soak: ## look longer for what breaks the xDS server: many more cases of its property tests
+	PROPTEST_CASES=$${PROPTEST_CASES:-200000} cargo test -p tidegate-xds --lib convergence
+
+mutants: ## break each rule of docs/xds-rules.md on purpose, and see that its tests notice
+	scripts/mutate-xds
 
 fmt: ## format the sources
 	cargo fmt --all

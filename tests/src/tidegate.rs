@@ -46,6 +46,11 @@ pub(crate) fn locate_sample() -> Result<PathBuf> {
     built("TIDEGATE_SAMPLE", &format!("{}-unknown-linux-musl", env::consts::ARCH), "tidegate-sample")
 }
 
+/// `TIDEGATE_XDS_EXAMPLE`, else the example of the xDS library that cargo built beside this test.
+pub fn locate_xds_example() -> Result<PathBuf> {
+    built("TIDEGATE_XDS_EXAMPLE", "", "examples/static_cluster")
+}
+
 /// What the variable names, else the binary in cargo's target folder, in the profile that the tests have.
 fn built(variable: &str, target: &str, name: &str) -> Result<PathBuf> {
     if let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()) {
