@@ -289,7 +289,8 @@ impl Watch {
             return;
         }
         self.confirmed = self.cursor;
-        if let Some(number) = self.unmarked {
+        // One that is overdue may yet be refused.
+        if let Some(number) = self.unmarked.filter(|_| self.unanswered.is_empty()) {
             self.mark(number, self.cursor, now);
         }
         if self.leaving.is_empty() {
