@@ -34,7 +34,7 @@ lint: setup ## check format and lints, as CI does
 	RUSTDOCFLAGS="-D warnings" cargo doc -p tidegate-xds --no-deps
 
 soak: ## look longer for what breaks the xDS server: many more cases of its property tests
-	PROPTEST_CASES=$${PROPTEST_CASES:-200000} cargo test -p tidegate-xds --lib convergence
+	PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-$$RANDOM} PROPTEST_CASES=$${PROPTEST_CASES:-200000} cargo test -p tidegate-xds --lib convergence
 
 mutants: ## break each rule of docs/xds-rules.md on purpose, and see that its tests notice
 	scripts/mutate-xds

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::commit::Encoded;
 use crate::resource::Version;
-use crate::store::table::{Entry, Past};
+use crate::store::table::Entry;
 
 /// How many names are remembered; one that is pushed out would be tried once more. Far above what a sound committer
 /// causes, and a bound on what a client that refuses everything can make the server keep.
@@ -52,8 +53,8 @@ impl Refusals {
     }
 
     /// The version that a client gets which refuses the newest: the last accepted one, unless it refuses that, too.
-    pub(super) fn fallback<'a>(&self, name: &str, entry: &'a Entry) -> Option<&'a Past> {
-        entry.fallback().filter(|fallback| !self.contains(name, fallback.encoded.version))
+    pub(super) fn fallback<'a>(&self, name: &str, entry: &'a Entry) -> Option<&'a Encoded> {
+        entry.fallback().filter(|fallback| !self.contains(name, fallback.version))
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -55,15 +55,7 @@ pub(crate) struct Entry {
     pub(crate) committed: Duration,
     pub(crate) encoded: Encoded,
     /// Earlier versions, newest first, down to the first that a client accepted: at most [`MAX_PAST`].
-    past: Vec<Past>,
-}
-
-/// An earlier version of a resource.
-#[derive(Debug)]
-pub(crate) struct Past {
-    /// The change that brought it; `u64::MAX` if it was withdrawn since.
-    pub(crate) sequence: u64,
-    pub(crate) encoded: Encoded,
+    past: Vec<Encoded>,
 }
 
 /// How many versions that nobody has accepted yet are remembered before the last accepted one is. A client that is late
@@ -76,8 +68,8 @@ impl Entry {
     }
 
     /// The last version but the newest that some client accepted.
-    pub(crate) fn fallback(&self) -> Option<&Past> {
-        self.past.iter().find(|past| past.encoded.standing.is_accepted())
+    pub(crate) fn fallback(&self) -> Option<&Encoded> {
+        self.past.iter().find(|past| past.standing.is_accepted())
     }
 
     /// Whether a stream that has come this far may have been given it, or a version before it.
@@ -87,30 +79,25 @@ impl Entry {
 
     /// The last version that some client accepted.
     pub(crate) fn last_accepted(&self) -> Option<&Encoded> {
-        if self.encoded.standing.is_accepted() {
-            Some(&self.encoded)
-        } else {
-            self.fallback().map(|past| &past.encoded)
-        }
+        if self.encoded.standing.is_accepted() { Some(&self.encoded) } else { self.fallback() }
     }
 
     /// What a client gets that has none yet: the newest version, but while that one is refused by some client and
     /// accepted by none, the last accepted one.
     pub(crate) fn offered(&self) -> &Encoded {
         let fallback = if self.encoded.standing.is_quarantined() { self.fallback() } else { None };
-        fallback.map_or(&self.encoded, |fallback| &fallback.encoded)
+        fallback.unwrap_or(&self.encoded)
     }
 
     /// What the next version has to remember.
-    fn into_past(mut self) -> Vec<Past> {
-        let replaced = Past { sequence: self.sequence, encoded: self.encoded };
-        if replaced.encoded.standing.is_accepted() {
-            return vec![replaced];
+    fn into_past(mut self) -> Vec<Encoded> {
+        if self.encoded.standing.is_accepted() {
+            return vec![self.encoded];
         }
-        if let Some(accepted) = self.past.iter().position(|past| past.encoded.standing.is_accepted()) {
+        if let Some(accepted) = self.past.iter().position(|past| past.standing.is_accepted()) {
             self.past.truncate(accepted + 1);
         }
-        self.past.insert(0, replaced);
+        self.past.insert(0, self.encoded);
         if self.past.len() > MAX_PAST {
             // The oldest is the accepted one, if any is.
             self.past.remove(MAX_PAST - 1);
@@ -291,9 +278,8 @@ impl Table {
         let name = self.entries.get_key_value(&name).map_or(name, |(held, _)| Arc::clone(held));
         let mut entry = Entry { sequence, after, committed: now, encoded, past: Vec::new() };
         if let Some(tombstone) = self.withdrawn.remove(&name).and_then(|it| self.tombstones.remove(&it)) {
-            // Some streams have not seen it go; of none it can be said that it still has it.
+            // Some streams have not seen it go.
             entry.past = tombstone.entry.into_past();
-            entry.past.iter_mut().for_each(|past| past.sequence = u64::MAX);
         }
         if let Some(replaced) = self.entries.remove(&name) {
             self.by_sequence.remove(&replaced.sequence);
@@ -301,9 +287,9 @@ impl Table {
             entry.after = after.max(replaced.after);
             entry.past = replaced.into_past();
         }
-        if let Some(same) = entry.past.iter().find(|past| past.encoded.version == entry.encoded.version) {
+        if let Some(same) = entry.past.iter().find(|past| past.version == entry.encoded.version) {
             // It has been here before, and what is known of it still holds.
-            entry.encoded.standing = Arc::clone(&same.encoded.standing);
+            entry.encoded.standing = Arc::clone(&same.standing);
         }
         self.entries.insert(Arc::clone(&name), entry);
         self.by_sequence.insert(sequence, Arc::clone(&name));

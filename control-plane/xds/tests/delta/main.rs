@@ -158,6 +158,9 @@ async fn acceptance_follows_the_client() {
         _ => false,
     })
     .await;
+    let fallback = client.next().await;
+    assert_eq!(fallback.contents(), ["1"], "the last accepted one, for it may have none");
+    client.ack(&fallback).await;
     client.silent().await;
 
     let status = &store.clients()[0];

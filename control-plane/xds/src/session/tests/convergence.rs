@@ -1,9 +1,8 @@
 //! Whatever happens in whatever order, to several clients of one store and of both variants: the rules that the model
 //! checks hold at every step, and clients that answer everything end with what is published, but for what they refuse.
-//! A failure prints the steps that it shrank to, and the seed that replays it; `PROPTEST_CASES` is how many to try.
+//! A failure prints the steps that it shrank to; `PROPTEST_RNG_SEED` and `PROPTEST_CASES` try others, and more of them.
 
 use std::env;
-use std::hash::{BuildHasher, RandomState};
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -11,6 +10,9 @@ use proptest::test_runner::RngSeed;
 use super::model::{CONTENTS, Kind, NAMES, Step, TYPES, Wording, World};
 use super::*;
 
+/// `make test` plays the same histories each time; `make soak` plays others.
+const SEED: u64 = 7;
+/// About a second of them.
 const CASES: u32 = 600;
 
 fn step() -> impl Strategy<Value = Step> {
@@ -51,7 +53,7 @@ fn kind() -> impl Strategy<Value = Kind> {
 fn config() -> ProptestConfig {
     let cases = env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES);
     let seed = env::var("PROPTEST_RNG_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| RandomState::new().hash_one(CASES));
+    let seed = seed.unwrap_or(SEED);
     eprintln!("PROPTEST_RNG_SEED={seed} PROPTEST_CASES={cases} is this run");
     ProptestConfig { cases, rng_seed: RngSeed::Fixed(seed), failure_persistence: None, ..ProptestConfig::default() }
 }

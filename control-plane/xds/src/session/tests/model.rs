@@ -448,7 +448,7 @@ impl World {
                 Some(entry) => {
                     let refuses = |content| client.refused.contains(&(of, *name, content));
                     let has_none = match entry.fallback() {
-                        Some(fallback) => refuses(content_of(entry)) && refuses(content_in(fallback.encoded.message())),
+                        Some(fallback) => refuses(content_of(entry)) && refuses(content_in(fallback.message())),
                         None => refuses(content_of(entry)) || self.withdrawn.contains(&(of, *name)),
                     };
                     assert!(has_none, "client {at} loses {of} {name} {content} although it is there: {got:?}");
@@ -561,7 +561,7 @@ impl World {
             assert!(client.refuses(content), "client {at}: a good resource is quarantined: {of} {name}");
             client.refused.insert((of, name, content));
             let entry = self.tables.table(of).get(name).filter(|entry| content_of(entry) == content);
-            let fallback = entry.and_then(Entry::fallback).map(|it| content_in(it.encoded.message()));
+            let fallback = entry.and_then(Entry::fallback).map(|it| content_in(it.message()));
             if let Some(fallback) = fallback.filter(|fallback| !client.refused.contains(&(of, name, *fallback))) {
                 client.spared.insert((of, name, content), fallback);
             }
@@ -606,7 +606,7 @@ impl World {
                 };
                 let newest = content_of(entry);
                 let refuses = |content: &'static str| client.refused.contains(&(of, name, content));
-                let fallback = entry.fallback().map(|it| content_in(it.encoded.message())).filter(|it| !refuses(it));
+                let fallback = entry.fallback().map(|it| content_in(it.message())).filter(|it| !refuses(it));
                 let progress = client.session.progress(of, name, &self.tables).unwrap();
                 if refuses(newest) {
                     // There may be another by now, which was accepted late: it is not sent to those that have one.

@@ -10,7 +10,7 @@ use crate::session::blame::{Blame, blame};
 use crate::session::parcel::SentUpsert;
 use crate::session::refusals::Refusal;
 use crate::session::watch::{Sent, Watch};
-use crate::store::table::{Past, Table};
+use crate::store::table::Table;
 
 /// What a NACK led to.
 #[derive(Debug)]
@@ -25,8 +25,8 @@ pub(in crate::session) struct Refused {
 impl Watch {
     /// Takes a NACK. What it accuses is quarantined; the rest of the response is sent again if Envoy refused it too; if
     /// it accuses nobody, halves of the response are sent until the culprit stands alone. Each NACK either quarantines
-    /// or halves, so this ends. Of what is quarantined the client gets the last accepted version, if there is one and
-    /// it has not got it.
+    /// or halves, so this ends. Of what is quarantined the client gets the last accepted version, if there is one: it
+    /// may have none.
     pub(in crate::session) fn refuse(
         &mut self,
         number: u64,
@@ -73,9 +73,8 @@ impl Watch {
             standing.refuse();
             let refusal = Refusal { version: *version, message: Arc::clone(&message), at: now };
             self.refused.insert(Arc::clone(name), refusal);
-            let fallback = table.get(name).and_then(|entry| self.refused.fallback(name, entry));
-            let lacks_it = |past: &Past| self.acks.time_of(past.sequence, self.subscription.since(name)).is_none();
-            if fallback.is_some_and(lacks_it) && self.subscription.covers(name) {
+            let falls_back = table.get(name).is_some_and(|entry| self.refused.fallback(name, entry).is_some());
+            if falls_back && self.subscription.covers(name) {
                 self.owed.insert(Arc::clone(name));
             }
             quarantined.push((Arc::clone(name), *version));

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::resource::{ResourceType, Variant};
 use crate::session::draft::Draft;
 use crate::session::watch::{Owing, Scene, Watch};
-use crate::store::table::Table;
 
 /// How much of what is owed a response answers: all up to a place, but for what has to wait.
 #[derive(Debug, Default)]
@@ -13,6 +12,8 @@ struct Answered {
     upto: usize,
     /// In order.
     waiting: Vec<usize>,
+    /// What is told elsewhere, in order.
+    passed_over: Vec<usize>,
 }
 
 /// Takes names off; what is empty keeps no room, for most streams are owed nothing most of the time.
@@ -26,7 +27,7 @@ fn drop_front(owed: &mut Owing, count: usize) {
 
 impl Answered {
     fn contains(&self, at: usize) -> bool {
-        at < self.upto && self.waiting.binary_search(&at).is_err()
+        at < self.upto && self.waiting.binary_search(&at).is_err() && self.passed_over.binary_search(&at).is_err()
     }
 }
 
@@ -43,7 +44,7 @@ impl Watch {
                 if table.get(&name).is_some_and(|entry| entry.after > scene.gates.upserts) {
                     self.owed.insert(name);
                 } else {
-                    self.put(&mut draft, name, table);
+                    self.put(&mut draft, name, scene);
                 }
             }
             if !draft.is_empty() {
@@ -110,8 +111,8 @@ impl Watch {
                 answered.waiting.push(at);
             } else if draft.is_full(name, entry.map(|entry| &entry.encoded), scene.limits) {
                 break;
-            } else {
-                self.put(draft, Arc::clone(name), table);
+            } else if !self.put(draft, Arc::clone(name), scene) {
+                answered.passed_over.push(at);
             }
             answered.upto = at + 1;
         }
@@ -129,7 +130,7 @@ impl Watch {
             let encoded = if self.has_refused(name, entry) {
                 // Of a newcomer that refused it before, as one that asks for everything again may have.
                 match self.refused.fallback(name, entry).filter(|_| entry.sequence <= self.newcomer_upto) {
-                    Some(fallback) => &fallback.encoded,
+                    Some(fallback) => fallback,
                     None => continue,
                 }
             } else {
@@ -154,7 +155,8 @@ impl Watch {
             self.removal_cursor = scene.tables.sequence();
             return false;
         }
-        for (sequence, tombstone) in table.removals_after(self.removal_cursor) {
+        let before = self.removal_cursor;
+        for (sequence, tombstone) in table.removals_after(before) {
             // An assignment whose cluster is still there ends with its cluster: to remove it alone would drop its
             // hosts.
             let referenced = scene.resource_type == ResourceType::Endpoint
@@ -174,7 +176,9 @@ impl Watch {
             return !self.leaving.is_empty();
         }
         for name in std::mem::take(&mut self.leaving) {
-            if table.get(&name).is_none() && !is_in(&name) {
+            // Unless it was there again meanwhile, and went again.
+            let is_told = table.withdrawal(&name).is_some_and(|withdrawal| withdrawal > before);
+            if table.get(&name).is_none() && !is_told && !is_in(&name) {
                 draft.remove(name);
             }
         }
@@ -183,27 +187,31 @@ impl Watch {
 
     /// Puts one name into a response: its resource, or the news that the client cannot have it. Of a version that the
     /// client has refused it gets the last accepted one instead, or hears that there is none, so that a client that
-    /// asks for it again is not left waiting.
-    fn put(&mut self, draft: &mut Draft, name: Arc<str>, table: &Table) {
+    /// asks for it again is not left waiting. `false` if it is told elsewhere.
+    fn put(&mut self, draft: &mut Draft, name: Arc<str>, scene: Scene<'_>) -> bool {
+        let table = scene.table();
         let Some(entry) = table.get(&name) else {
-            // Under a wildcard its withdrawal is told when the types that may refer to it have let go.
+            // Its withdrawal is told when the types that may refer to it have let go; that of endpoints may never be.
             let is_told = table.withdrawal(&name).is_some_and(|withdrawal| withdrawal > self.removal_cursor);
-            if !is_told || self.subscription.names_it(&name) {
+            let may_not_be = scene.resource_type == ResourceType::Endpoint && self.subscription.names_it(&name);
+            let tells = !is_told || may_not_be;
+            if tells {
                 draft.remove(name);
             }
-            return;
+            return tells;
         };
         if self.has_refused(&name, entry) {
             match self.refused.fallback(&name, entry) {
-                Some(fallback) => draft.upsert(name, entry.sequence, &fallback.encoded),
+                Some(fallback) => draft.upsert(name, entry.sequence, fallback),
                 None => draft.remove(name),
             }
-            return;
+            return true;
         }
         let offer = self.offer(&name, entry);
         if offer.version != entry.version() {
             self.held_back.insert(Arc::clone(&name), entry.version());
         }
         draft.upsert(name, entry.sequence, offer);
+        true
     }
 }

@@ -49,7 +49,12 @@ impl Watch {
             draft.parcel = Some(parcel);
             return Some(draft);
         }
-        let in_trial: HashSet<Arc<str>> = trial.into_iter().flatten().collect();
+        let mut in_trial: HashSet<Arc<str>> = trial.into_iter().flatten().collect();
+        if !in_trial.is_empty() {
+            // What an overdue response brought may still be what is wrong.
+            let overdue = self.unanswered.iter().flat_map(|sent| sent.upserts.iter());
+            in_trial.extend(overdue.map(|upsert| Arc::clone(&upsert.name)));
+        }
         let suspected: HashSet<Arc<str>> = self.suspects.iter().flatten().cloned().collect();
         if self.subscription.is_wildcard() {
             for (name, entry) in table.changes_after(0) {
@@ -140,7 +145,7 @@ impl Watch {
     ) {
         if suspected.contains(name) || self.has_refused(name, entry) {
             if let Some(fallback) = self.refused.fallback(name, entry) {
-                draft.repeat(name, &fallback.encoded);
+                draft.repeat(name, fallback);
             }
             return;
         }
