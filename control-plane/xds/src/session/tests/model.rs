@@ -12,7 +12,7 @@ use envoy_types::pb::google::rpc;
 use prost::Message as _;
 
 use super::*;
-use crate::commit::Commit;
+use crate::commit::{Commit, Encoded};
 use crate::group::Group;
 use crate::store::table::Entry;
 
@@ -429,7 +429,9 @@ impl World {
             if let Some(entry) = entry.filter(|entry| content_of(entry) == *content) {
                 let is_new =
                     self.changed_in[&(of, *name)] > client.began || client.sent.contains(&(of, *name, *content));
-                let spared = entry.encoded.standing.is_quarantined() && entry.fallback().is_some();
+                let refuses = |fallback: &Encoded| client.refused.contains(&(of, name, content_in(fallback.message())));
+                let has_fallback = entry.fallback().is_some_and(|fallback| !refuses(fallback));
+                let spared = entry.encoded.standing.is_quarantined() && has_fallback;
                 assert!(is_new || !spared, "client {at} is offered what others refused: {of} {name} {content}");
             }
         }
@@ -480,7 +482,10 @@ impl World {
     fn check_let_go(&self, at: usize, cluster: &'static str) {
         let client = &self.clients[at];
         let removed_in = self.changed_in[&(Cluster, cluster)];
-        if self.now > Duration::ZERO || removed_in <= client.began || !client.always_wanted_all(Cluster) {
+        // One that is asked for by its name is answered at once.
+        let is_named = client.wanted.get(&Cluster).is_some_and(|wanted| wanted.names.contains(cluster));
+        let is_strict = self.now == Duration::ZERO && removed_in > client.began && !is_named;
+        if !is_strict || !client.always_wanted_all(Cluster) {
             return;
         }
         for of in [Listener, Route] {
