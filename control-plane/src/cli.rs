@@ -187,7 +187,7 @@ enum CanaryCommand {
 #[derive(Debug, Subcommand)]
 enum EnvoyCommand {
     /// Prints the bootstrap of an edge
-    Bootstrap(BootstrapArgs),
+    Bootstrap(Box<BootstrapArgs>),
     /// Lists the edges, how far each is with each type, and what it refused, in its own words
     ///
     /// An edge is synced when it has acknowledged all that concerns it, which is not yet in effect.

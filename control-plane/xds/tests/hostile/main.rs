@@ -1,6 +1,8 @@
 //! Clients that are slow, stuck, greedy or hostile, over real sockets: each is closed, with the reason where it can hear
 //! one, and the honest ones beside it get every update in its turn.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "../common/client.rs"]
 #[expect(dead_code, reason = "the client of the protocol's tests; these need less of it")]
 mod client;
@@ -183,7 +185,7 @@ async fn who_leaves_what_it_was_sent_behind_is_cut_too() {
     let mut flood = greedy.subscribed("greedy", &[Cluster]).await;
     wait_until(|| store.counters().responses == 2).await;
     (0..20).for_each(|_| {
-        flood.send(&DeltaDiscoveryRequest { type_url: Cluster.type_url().to_owned(), ..Default::default() })
+        flood.send(&DeltaDiscoveryRequest { type_url: Cluster.type_url().to_owned(), ..Default::default() });
     });
     wait_until(|| connections.open() == 0).await;
     assert_eq!((connections.stalled(), connections.over_limit()), (2, 1));
@@ -255,7 +257,7 @@ async fn ten_thousand_requests_at_once_are_no_flood() {
     let all = |store: &Store| {
         let clients = store.clients();
         let types = clients.iter().flat_map(|client| &client.types);
-        types.filter(|of| of.resource_type == Endpoint).map(|of| of.subscribed.clone()).collect::<Vec<_>>()
+        types.filter(|of| of.resource_type == Endpoint).map(|of| of.subscribed).collect::<Vec<_>>()
     };
     wait_until(|| all(&store) == [Subscribed::Names(9_999)]).await;
     assert_eq!(connections.over_limit(), 0);
@@ -352,8 +354,8 @@ async fn streams_that_are_reset_as_soon_as_they_are_opened_cost_nobody_else() {
     let whole = [half.clone(), field(":path", raw::DELTA), field(":authority", "a")].concat();
     let opened_and_reset = |stream| [frame(1, 4, stream, &whole), frame(3, 0, stream, &8_u32.to_be_bytes())].concat();
     let malformed = |stream| frame(1, 4, stream, &half);
-    let kinds: [(&str, &dyn Fn(u32) -> Vec<u8>); 2] =
-        [("opened and reset", &opened_and_reset), ("malformed", &malformed)];
+    type Flood<'a> = (&'a str, &'a dyn Fn(u32) -> Vec<u8>);
+    let kinds: [Flood<'_>; 2] = [("opened and reset", &opened_and_reset), ("malformed", &malformed)];
     for (kind, frames) in kinds {
         let mut socket = TcpStream::connect(address).await.unwrap();
         socket.write_all(PREFACE).await.unwrap();

@@ -1,5 +1,7 @@
 //! HTTP/2 as nobody should speak it: windows that are never given, bytes that are no request, frames by the thousand.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::SocketAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
