@@ -305,7 +305,7 @@ async fn an_invalid_edit_keeps_the_split_and_says_where() -> Result<()> {
     let file = edge.tidegate.directory().join("tidegate.yaml").display().to_string();
     let good = edge.file(&canary(&service, "20"));
     let too_much = edge.file(&canary(&service, "101"));
-    let weight = too_much.lines().nth(4).and_then(|line| line.find("101")).context("the weight's column")? + 1;
+    let weight = too_much.lines().nth(4).and_then(|line| line.rfind("101")).context("the weight's column")? + 1;
     for (text, place, reason, cure) in [
         (too_much, format!("5:{weight}"), "\"101\" is not a weight", "percent from 0 to 100"),
         (format!("{good}sevices: {{}}\n"), "6:1".to_owned(), "there is no key `sevices`", "did you mean `services`?"),

@@ -175,11 +175,11 @@ edge  9        3 s ago
 edge old is connected and reports no load yet
   help: if that stays so, its bootstrap has no `load_stats_config`: print it again with `tidegate envoy bootstrap`
 
-SERVICE  VERSION  LOCALITY          EDGES  REPORTED  ISSUED  OK   ERRORS  DROPPED  NOW  PER SECOND
-shop     v1       all               1      3 s ago   100     96   4       2        3    2.5
-                  eu/a                               90      90   0       2        3    2.5
-                  eu/b, priority 1                   10      10   0       2        3    2.5
-shop     v2       -                 0      never     0       0    0       0        0    0.0
+SERVICE  VERSION  LOCALITY          EDGES  REPORTED  ISSUED  OK  ERRORS  DROPPED  NOW  PER SECOND
+shop     v1       all               1      3 s ago   100     96  4       2        3    2.5
+                  eu/a                               90      90  0       2        3    2.5
+                  eu/b, priority 1                   10      10  0       2        3    2.5
+shop     v2       -                 0      never     0       0   0       0        0    0.0
 
 Totals since 1970-01-01T00:00:00.000Z; each try of a request counts.
 "
