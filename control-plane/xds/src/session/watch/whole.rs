@@ -75,10 +75,7 @@ impl Watch {
                 draft.repeat(name, kept);
             }
         }
-        let upserted: HashSet<&Arc<str>> = draft.upserts.iter().map(|upsert| &upsert.name).collect();
-        self.says_more |= self.tally.sent == 0
-            || self.lets_go(table, removable)
-            || self.owed.iter().any(|name| !upserted.contains(name));
+        self.says_more |= self.tally.sent == 0 || self.lets_go(table, removable) || self.repeats_what_is_owed(&draft);
         self.owed = Owing::default();
         self.cursor = scene.tables.sequence();
         self.removal_cursor = self.removal_cursor.max(removable);
@@ -88,6 +85,16 @@ impl Watch {
             draft.share(table.parcels(), position, self.cursor, 0);
         }
         Some(draft)
+    }
+
+    /// Whether something that is owed is in a response as if the client had it.
+    fn repeats_what_is_owed(&self, draft: &Draft) -> bool {
+        if self.owed.is_empty() {
+            // As it nearly always is: then there is nothing to compare with all that the response brings.
+            return false;
+        }
+        let upserted: HashSet<&Arc<str>> = draft.upserts.iter().map(|upsert| &upsert.name).collect();
+        self.owed.iter().any(|name| !upserted.contains(name))
     }
 
     /// The next group of suspects of which the client still wants any.
