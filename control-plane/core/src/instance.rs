@@ -74,6 +74,12 @@ pub fn subject(name: &str, id: &str) -> String {
     }
 }
 
+/// How problems name one of several services of a container. `name` is what its labels call it, or the service's own name.
+#[must_use]
+pub fn service_subject(container: &str, name: &str) -> String {
+    format!("{container}, service {name}")
+}
+
 /// How an instance is checked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Check {

@@ -1,11 +1,18 @@
 //! Labels in, instances and problems out.
 
+mod services;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use proptest::prelude::*;
 
+use super::address::is_refused;
 use super::*;
-use crate::instance::{CheckKind, Claim, DockerHealth, Phase};
+use crate::instance::{Check, CheckKind, Claim, DockerHealth, Phase};
 use crate::problem::Severity;
 use crate::words::{validate_host, validate_path};
+use crate::{Code, VersionName};
 
 /// A running container on `bridge` that exposes port 80, and these labels.
 fn container(labels: &[(&str, &str)]) -> Container {
@@ -257,8 +264,6 @@ fn hosts_and_paths_are_validated() {
     for bad in ["", "api", "/a b", "/a?b", "/a#b", "/../x", "/./x", "/caf\u{e9}", "/a\u{0}"] {
         assert_eq!(codes(&enabled(&[("tidegate.path", bad)])), [Code::InvalidLabel], "path {bad:?}");
     }
-    let many = (0..33).map(|n| format!("h{n}.example")).collect::<Vec<_>>().join(",");
-    assert_eq!(codes(&enabled(&[("tidegate.host", &many)])), [Code::InvalidLabel]);
 }
 
 #[test]
@@ -327,6 +332,9 @@ fn more_or_larger_labels_than_allowed_quarantine_the_container() {
     assert_eq!(codes(&enabled(&labels)), [Code::LabelLimit]);
     assert_eq!(codes(&enabled(&[(&format!("tidegate.{}", "k".repeat(120)), "")])), [Code::LabelLimit]);
     assert_eq!(codes(&enabled(&[("tidegate.host", &"v".repeat(1025))])), [Code::LabelLimit]);
+    let hosts = |count| (0..count).map(|n| format!("h{n}.example")).collect::<Vec<_>>().join(",");
+    assert_eq!(codes(&enabled(&[("tidegate.host", &hosts(33))])), [Code::LabelLimit]);
+    assert_eq!(instance(&enabled(&[("tidegate.host", &hosts(32))])).id.address.port(), 80);
     let foreign: Vec<_> = (0..500).map(|n| format!("com.example.x{n}")).collect();
     let labels: Vec<_> = foreign.iter().map(|key| (key.as_str(), "")).collect();
     assert_eq!(read(&enabled(&labels)).instances.len(), 1, "the labels of others do not count");
@@ -350,8 +358,10 @@ fn values() -> impl Strategy<Value = String> {
 
 fn keys() -> impl Strategy<Value = String> {
     let known: Vec<_> = SCHEMA.iter().map(|(key, _)| (*key).to_owned()).collect();
+    let named = (proptest::sample::select(vec!["a", "b"]), proptest::sample::select(known.clone()));
     prop_oneof![
         8 => proptest::sample::select(known),
+        4 => named.prop_map(|(name, key)| key.replace("tidegate.", &format!("tidegate.svc.{name}."))),
         1 => "tidegate\\.[a-z.]{0,20}",
         1 => "com\\.docker\\.compose\\.(project|service)",
         1 => ".{0,20}",
@@ -392,9 +402,18 @@ proptest! {
     fn whatever_the_labels_the_answer_is_an_instance_or_a_reason(container in containers()) {
         let discovered = read(&container);
         let alive = matches!(container.phase, Phase::Running | Phase::Paused);
-        let errors = discovered.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+        let wrong: BTreeSet<&str> = discovered.problems.iter().map(|problem| &*problem.subject).collect();
+        let named = container.labels.keys().filter_map(|key| key.strip_prefix("tidegate.svc.")?.split_once('.'));
+        let names: BTreeSet<&str> =
+            named.filter(|(name, word)| !name.is_empty() && !word.is_empty()).map(|(name, _)| name).collect();
+        let routed = match discovered.enabled && alive && !wrong.contains(&*discovered.subject()) {
+            false => 0,
+            true => names.len().max(1) - wrong.len(),
+        };
         prop_assert_eq!(discovered.enabled, is_enabled(&container.labels));
-        prop_assert_eq!(discovered.instances.len(), usize::from(discovered.enabled && alive && errors == 0));
+        prop_assert_eq!(discovered.instances.len(), routed, "{:#?}", discovered);
+        let ids: BTreeSet<_> = discovered.instances.iter().map(|instance| &instance.id).collect();
+        prop_assert_eq!(ids.len(), discovered.instances.len(), "each at an address of its own");
         for problem in &discovered.problems {
             prop_assert!(!problem.reason.is_empty() && !problem.cure.is_empty() && !problem.effect.is_empty());
             prop_assert!(!problem.to_string().chars().any(|c| c.is_control() && c != '\n'));
