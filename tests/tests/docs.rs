@@ -225,6 +225,7 @@ fn told(labels: &[(&str, &str)]) -> Vec<Problem> {
         tcp_ports: vec![80],
         network_mode: "default".to_owned(),
         networks: [("bridge".to_owned(), Some([172, 17, 0, 2].into()))].into(),
+        ..Container::default()
     };
     let at = Timestamp::from_millis(1);
     let sighting = Sighting { hint: Hint { action: "start".to_owned(), at }, observed_at: at, terminating: None };

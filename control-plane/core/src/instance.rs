@@ -156,10 +156,11 @@ pub enum DockerHealth {
 }
 
 /// What a container is doing.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Created, never started.
+    #[default]
     Created,
     /// Running.
     Running,

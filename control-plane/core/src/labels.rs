@@ -9,7 +9,7 @@ mod reader;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub use self::address::Placement;
+pub use self::address::{Placement, borrowed_from};
 use self::ours::Ours;
 use self::reader::{Candidate, Reader};
 use crate::container::Container;
@@ -99,27 +99,30 @@ pub fn interpret(container: &Container, placement: &Placement, sighting: Sightin
         return discovered;
     }
     let names_are_clear = whole.names(&ours);
-    let address = whole.address(container, &ours, placement);
+    let reached = whole.reached(container, &ours, placement);
     let drain = whole.sound(&ours.whole(), ours.whole().duration("drain", DEFAULT_DRAIN).map_err(|fault| vec![fault]));
     let mut candidates: Vec<Candidate> =
         ours.services().iter().map(|told| Candidate::read(container, &discovered, &ours, told)).collect();
     Candidate::tell_apart(&mut candidates);
-    let reachable = whole.problems.is_empty();
+    let reachable = reached.filter(|_| whole.problems.is_empty());
     discovered.problems = whole.problems;
-    for Candidate { reader, membership, endpoint } in candidates {
+    for Candidate { mut reader, membership, endpoint } in candidates {
+        let address = match (&endpoint, &reachable) {
+            (Some((port, _)), Some(reached)) => reader.socket(reached, *port, placement),
+            _ => None,
+        };
         let clear = reader.problems.is_empty();
         discovered.problems.extend(reader.problems);
         let Some(membership) = membership.filter(|_| names_are_clear) else { continue };
-        if let (Some((port, check)), Some((network, ip)), Some(drain)) = (endpoint, &address, drain)
-            && reachable
+        if let (Some((_, check)), Some((network, address)), Some(drain)) = (endpoint, address, drain)
             && clear
         {
             discovered.instances.push(Instance {
                 id: InstanceId {
                     container: container.id.clone(),
                     started_at: container.started_at.clone(),
-                    network: network.clone(),
-                    address: (*ip, port).into(),
+                    network,
+                    address,
                 },
                 service: membership.service.clone(),
                 version: membership.version.clone(),

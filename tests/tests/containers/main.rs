@@ -1,6 +1,7 @@
 //! What Docker says of containers, and what becomes of it: several services in one, networks of every kind. Real dockerd, real
 //! Envoy. Asserted on what a client sees.
 
+mod networks;
 mod services;
 
 use anyhow::{Context, Result, ensure};

@@ -10,6 +10,9 @@ use crate::words::Words;
 /// The beginning of labels that say which of several services of a container they mean.
 pub(super) const NAMED: &str = "tidegate.svc.";
 
+/// The beginning of Compose's labels.
+const COMPOSE: &str = "com.docker.compose.";
+
 /// Labels of ours on one container; beyond this and the next four the container is quarantined, never truncated (threats T13).
 const MAX_LABELS: usize = 64;
 /// Bytes of one key.
@@ -24,6 +27,8 @@ const MAX_HOSTS: usize = 32;
 /// The labels of ours on one container, values trimmed.
 pub(super) struct Ours<'a> {
     labels: BTreeMap<&'a str, &'a str>,
+    /// Those of Compose, without their prefix.
+    compose: BTreeMap<&'a str, &'a str>,
 }
 
 /// What the labels say of one service.
@@ -42,7 +47,9 @@ impl<'a> Ours<'a> {
             .filter(|(key, _)| key.starts_with(PREFIX) || key.as_str() == "tidegate")
             .map(|(key, value)| (key.as_str(), value.trim()))
             .collect();
-        Self { labels }
+        let compose = container.labels.iter();
+        let compose = compose.filter_map(|(key, value)| Some((key.strip_prefix(COMPOSE)?, value.as_str()))).collect();
+        Self { labels, compose }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -51,6 +58,16 @@ impl<'a> Ours<'a> {
 
     pub(super) fn get(&self, key: &str) -> Option<&'a str> {
         self.labels.get(key).copied()
+    }
+
+    /// The Compose project that the container belongs to.
+    pub(super) fn project(&self) -> Option<&'a str> {
+        self.compose("project")
+    }
+
+    /// What Compose says of the container.
+    pub(super) fn compose(&self, word: &str) -> Option<&'a str> {
+        self.compose.get(word).copied()
     }
 
     pub(super) fn first(&self) -> &'a str {

@@ -106,12 +106,10 @@ impl Reader {
 
     /// Compose's project goes before the name of a service, as it does where no label names one, so that two projects made
     /// from one file stay apart; a label `service` says the name as it is.
-    fn service(&mut self, container: &Container, told: &Told<'_>) -> Option<ServiceName> {
-        let label = |key: &str| container.labels.get(key).map(String::as_str);
+    fn service(&mut self, container: &Container, ours: &Ours<'_>, told: &Told<'_>) -> Option<ServiceName> {
         let label_written = told.words.written("service");
-        let project = label("com.docker.compose.project");
-        let (origin, name) = match (told.words.get("service"), told.name, project, label("com.docker.compose.service"))
-        {
+        let (project, service) = (ours.project(), ours.compose("service"));
+        let (origin, name) = match (told.words.get("service"), told.name, project, service) {
             (Some(name), ..) => (format!("`{label_written}`"), name.to_owned()),
             (None, Some(name), Some(project), _) => {
                 (format!("Compose's project and `{NAMED}{name}`"), format!("{project}-{name}"))
@@ -151,6 +149,10 @@ impl Reader {
             };
         }
         let (reason, cure) = match container.tcp_ports.as_slice() {
+            _ if container.is_on_host() => (
+                format!("it has all ports of the node, and no label `{label}`"),
+                format!("set the label `{label}` to the one it listens on"),
+            ),
             [port] => return Some(*port),
             [] => (format!("it exposes no TCP port and has no label `{label}`"), format!("set the label `{label}`")),
             several => {
@@ -173,7 +175,7 @@ impl Candidate {
             Some(name) => Reader::of_service(discovered, name),
         };
         let words = &told.words;
-        let service = reader.service(container, told);
+        let service = reader.service(container, ours, told);
         if let (Some(name), Some(service)) = (told.name, &service) {
             reader.subject = service_subject(&discovered.subject(), service.as_str());
             for (key, cure) in ours.unknown_of(Some(name)) {

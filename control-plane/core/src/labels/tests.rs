@@ -1,5 +1,6 @@
 //! Labels in, instances and problems out.
 
+mod networks;
 mod services;
 
 use std::collections::BTreeSet;
@@ -27,6 +28,7 @@ fn container(labels: &[(&str, &str)]) -> Container {
         tcp_ports: vec![80],
         network_mode: "default".to_owned(),
         networks: networks(&[("bridge", "172.17.0.2")]),
+        ..Container::default()
     }
 }
 
@@ -47,7 +49,7 @@ fn read(container: &Container) -> Discovered {
 fn read_at(container: &Container, network: Option<&str>) -> Discovered {
     let hint = Hint { action: "start".to_owned(), at: Timestamp::default() };
     let sighting = Sighting { hint, observed_at: Timestamp::default(), terminating: None };
-    interpret(container, &Placement { network: network.map(str::to_owned) }, sighting)
+    interpret(container, &Placement { network: network.map(str::to_owned), ..Placement::default() }, sighting)
 }
 
 /// The one instance of a container without problems.
@@ -192,48 +194,6 @@ fn the_port_is_named_or_the_only_one() {
     for bad in ["0", "65536", "-1", "http", "80/tcp", ""] {
         assert_eq!(codes(&enabled(&[("tidegate.port", bad)])), [Code::InvalidLabel], "{bad:?}");
     }
-}
-
-#[test]
-fn several_networks_without_a_rule_are_a_problem_and_never_a_guess() {
-    let two = networks(&[("front", "10.0.0.2"), ("web_default", "10.1.0.2")]);
-    let on_two = |labels: &[(&str, &str)]| Container { networks: two.clone(), ..enabled(labels) };
-    let chosen = |container: &Container, network| {
-        read_at(container, network).instances.first().map(|instance| instance.id.network.clone())
-    };
-    let compose = ("com.docker.compose.project", "web");
-    assert_eq!(codes(&on_two(&[])), [Code::AmbiguousNetwork]);
-    assert!(problem(&on_two(&[])).0.contains("`front`, `web_default`"));
-    assert_eq!(chosen(&on_two(&[]), Some("front")).as_deref(), Some("front"), "the one that Envoy shares");
-    assert_eq!(chosen(&on_two(&[]), Some("elsewhere")), None);
-    assert_eq!(chosen(&on_two(&[compose]), None).as_deref(), Some("web_default"), "the project's default");
-    assert_eq!(chosen(&on_two(&[compose]), Some("front")).as_deref(), Some("front"), "sharing comes first");
-    let labelled = on_two(&[compose, ("tidegate.network", "front")]);
-    assert_eq!(chosen(&labelled, Some("web_default")).as_deref(), Some("front"), "the label comes before all");
-    assert_eq!(codes(&on_two(&[("tidegate.network", "fornt")])), [Code::InvalidLabel]);
-    assert!(problem(&on_two(&[("tidegate.network", "fornt")])).1.contains("did you mean `front`?"));
-}
-
-#[test]
-fn an_address_that_is_not_the_containers_own_is_refused() {
-    for address in ["127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "::ffff:127.0.0.1", "::1", "fe80::1", "::"]
-    {
-        let container = Container { networks: networks(&[("bridge", address)]), ..enabled(&[]) };
-        assert_eq!(codes(&container), [Code::NoAddress], "{address}");
-    }
-    let ipv6 = Container { networks: networks(&[("bridge", "fd00::2")]), ..enabled(&[]) };
-    assert_eq!(instance(&ipv6).id.address.to_string(), "[fd00::2]:80");
-}
-
-#[test]
-fn a_container_without_an_address_of_its_own_is_a_problem() {
-    for mode in ["host", "none", "container:3f9c"] {
-        let container = Container { network_mode: mode.to_owned(), ..enabled(&[]) };
-        assert_eq!(codes(&container), [Code::NoAddress], "{mode}");
-        assert!(problem(&container).0.contains(mode));
-    }
-    assert_eq!(codes(&Container { networks: BTreeMap::new(), ..enabled(&[]) }), [Code::NoAddress]);
-    assert_eq!(codes(&Container { networks: networks(&[("bridge", "")]), ..enabled(&[]) }), [Code::NoAddress]);
 }
 
 #[test]
@@ -420,6 +380,10 @@ proptest! {
         }
         for instance in &discovered.instances {
             prop_assert!(instance.id.address.port() > 0);
+            if container.network_mode == "host" {
+                prop_assert!(instance.id.address.ip().is_loopback());
+                continue;
+            }
             prop_assert!(!is_refused(instance.id.address.ip()));
             prop_assert_eq!(container.networks.get(&instance.id.network), Some(&Some(instance.id.address.ip())));
         }
