@@ -163,6 +163,7 @@ fn placement(config: &Config) -> Placement {
         network: config.edge.network.clone(),
         published: config.edge.reach == Reach::Published,
         node: config.edge.node,
+        distrusts_images: !config.docker.trust_image_labels,
         reserved: own.chain(listeners).map(|address| address.port()).collect(),
     }
 }

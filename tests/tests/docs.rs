@@ -172,7 +172,7 @@ fn every_key_of_the_configuration_is_documented_and_known() -> Result<()> {
     // An unknown key of each mapping is told all that are known.
     let mapping = "services: { s: { stable: { x: 1 }, canary: { x: 1, sessionAffinity: { x: 1 } }, x: 1 } }\n\
                    edge: { groups: [ { name: g, nodes: { x: 1 }, x: 1 } ], x: 1 }\nxds: { tls: { x: 1 }, x: 1 }\n\
-                   api: { x: 1 }\nproviders: { docker: { x: 1 }, file: { x: 1 }, x: 1 }\n";
+                   api: { x: 1 }\nownership: { allow: [ { x: 1 } ], x: 1 }\nproviders: { docker: { x: 1 }, file: { x: 1 }, x: 1 }\n";
     // So long that it is near to none.
     let mapping = mapping.replace("x: 1", "zzzzzzzzz: 1");
     let problems = tidegate_core::config::parse("f", &mapping).expect_err("it is invalid");
@@ -360,12 +360,26 @@ fn every_link_leads_somewhere() -> Result<()> {
     for (file, text) in documents()? {
         let folder = root().join(&file).parent().context("a file is in a folder")?.to_owned();
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            if !target.contains("://") {
-                ensure!(folder.join(target).is_file(), "{file}: {target} is not there");
+            if target.contains("://") {
+                continue;
+            }
+            let (path, anchor) = target.split_once('#').map_or((target, None), |(path, anchor)| (path, Some(anchor)));
+            let path = if path.is_empty() { root().join(&file) } else { folder.join(path) };
+            ensure!(path.is_file(), "{file}: {target} is not there");
+            if let Some(anchor) = anchor {
+                let there = fs::read_to_string(path)?.lines().any(|line| heading(line).as_deref() == Some(anchor));
+                ensure!(there, "{file}: {target}: there is no such heading");
             }
         }
     }
     Ok(())
+}
+
+/// The anchor that a line makes, if it is a heading.
+fn heading(line: &str) -> Option<String> {
+    let text = line.strip_prefix('#')?.trim_start_matches('#').strip_prefix(' ')?.to_lowercase();
+    let kept = text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    Some(kept.map(|c| if c == ' ' { '-' } else { c }).collect())
 }
 
 #[tokio::test]

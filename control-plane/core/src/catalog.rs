@@ -175,6 +175,7 @@ fn same_facts(a: &Discovered, b: &Discovered) -> bool {
         id,
         name,
         created,
+        project,
         enabled,
         phase,
         health,
@@ -186,6 +187,7 @@ fn same_facts(a: &Discovered, b: &Discovered) -> bool {
     *id == b.id
         && *name == b.name
         && *created == b.created
+        && *project == b.project
         && *enabled == b.enabled
         && *phase == b.phase
         && *health == b.health

@@ -14,6 +14,7 @@ pub use tidegate_filter_core::HashOn;
 
 pub use self::groups::{DEFAULT_GROUP, NodeGroup, NodeGroups, NodeMatch, ServiceFilter, ServicePattern};
 pub use self::tree::Place;
+use crate::ownership::Ownership;
 use crate::{Code, Problem, ServiceName, VersionName};
 
 /// Where the edge listens unless the file says otherwise.
@@ -46,6 +47,8 @@ pub struct Config {
     pub docker: Docker,
     /// A file of instances, or a directory of such files; relative to the working directory. `None`: none are read.
     pub file: Option<String>,
+    /// Who may claim which hosts.
+    pub ownership: Ownership,
     /// What is declared about services.
     pub services: BTreeMap<ServiceName, ServiceConfig>,
 }
@@ -101,6 +104,8 @@ pub struct Docker {
     pub enabled: bool,
     /// `unix:///PATH` or `tcp://HOST:PORT`.
     pub endpoint: String,
+    /// Labels that a container has from its image count as its own.
+    pub trust_image_labels: bool,
 }
 
 /// What an edge is.
@@ -199,8 +204,9 @@ impl Default for Config {
             xds: Xds { address: DEFAULT_XDS, tls: None },
             load_report_interval: DEFAULT_LOAD_REPORT_INTERVAL,
             api: DEFAULT_API,
-            docker: Docker { enabled: true, endpoint: DEFAULT_DOCKER.to_owned() },
+            docker: Docker { enabled: true, endpoint: DEFAULT_DOCKER.to_owned(), trust_image_labels: false },
             file: None,
+            ownership: Ownership::default(),
             services: BTreeMap::new(),
         }
     }
@@ -225,6 +231,9 @@ impl Config {
         }
         if self.docker.endpoint != other.docker.endpoint {
             keys.push("providers.docker.endpoint");
+        }
+        if self.docker.trust_image_labels != other.docker.trust_image_labels {
+            keys.push("providers.docker.trustImageLabels");
         }
         if self.file != other.file {
             keys.push("providers.file.path");

@@ -21,8 +21,10 @@ pub struct Container {
     pub phase: Phase,
     /// Docker's HEALTHCHECK; `None` when there is none.
     pub health: Option<DockerHealth>,
-    /// All labels.
+    /// The labels that [anything is read of](crate::labels::kept).
     pub labels: BTreeMap<String, String>,
+    /// The same of its image, which it shows as its own, too. `None`: not known.
+    pub image_labels: Option<BTreeMap<String, String>>,
     /// Exposed TCP ports, sorted.
     pub tcp_ports: Vec<u16>,
     /// `HostConfig.NetworkMode`.

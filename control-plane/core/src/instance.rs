@@ -245,6 +245,8 @@ pub struct Discovered {
     pub name: String,
     /// When it was created; the older of two that disagree is the incumbent. Zero of an entry that was there at start.
     pub created: Timestamp,
+    /// The Compose project that made it; `None` of an entry, and of a container that no project did.
+    pub project: Option<String>,
     /// Whether its owner asked tidegate to route it.
     pub enabled: bool,
     /// What it is doing.

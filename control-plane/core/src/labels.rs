@@ -3,6 +3,7 @@
 //! is wrong with one of its services that service; no other container is hurt by either.
 
 mod address;
+mod kept;
 mod ours;
 mod reader;
 
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use self::address::{Placement, borrowed_from};
+pub use self::kept::{is_secret, kept};
 use self::ours::Ours;
 use self::reader::{Candidate, Reader};
 use crate::container::Container;
@@ -79,6 +81,7 @@ pub fn interpret(container: &Container, placement: &Placement, sighting: Sightin
         id: container.id.clone(),
         name: crate::problem::printable(&container.name),
         created: container.created,
+        project: None,
         enabled: is_enabled(&container.labels),
         phase: container.phase.clone(),
         health: container.health,
@@ -89,13 +92,21 @@ pub fn interpret(container: &Container, placement: &Placement, sighting: Sightin
         hint: sighting.hint,
         observed_at: sighting.observed_at,
     };
-    let ours = Ours::of(container);
-    if ours.is_empty() {
+    if discovered.enabled && placement.distrusts_images && container.image_labels.is_none() {
+        // Whose labels they are is not known yet.
         return discovered;
     }
+    let ours = Ours::of(container);
+    discovered.project = ours.project().map(crate::problem::printable);
+    discovered.enabled = ours.get(ENABLE) == Some("true");
     let mut whole = Reader::of_container(&discovered);
-    if whole.over_limit(&ours) || (!discovered.enabled && whole.not_enabled(&ours)) {
-        discovered.problems = whole.problems;
+    let remarks = whole.remarks(&ours, discovered.enabled);
+    if ours.is_empty()
+        || whole.over_limit(&ours)
+        || (!discovered.enabled && whole.not_enabled(&ours))
+        || whole.left_out(&ours)
+    {
+        discovered.problems = whole.problems.into_iter().chain(remarks).collect();
         return discovered;
     }
     let names_are_clear = whole.names(&ours);
@@ -132,6 +143,7 @@ pub fn interpret(container: &Container, placement: &Placement, sighting: Sightin
         }
         discovered.memberships.push(membership);
     }
+    discovered.problems.extend(remarks);
     discovered
 }
 

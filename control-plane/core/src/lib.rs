@@ -12,6 +12,7 @@ pub mod instances_file;
 pub mod input;
 pub mod catalog;
 mod claims;
+pub mod ownership;
 pub mod health;
 pub mod rollout;
 pub mod service;

@@ -191,6 +191,9 @@ impl State {
                 self.dirty.insert(service.clone());
             }
         }
+        if old.ownership != self.config.ownership {
+            self.dirty.extend(self.catalog.services().cloned());
+        }
         self.edge_dirty |= old.edge != self.config.edge;
     }
 
@@ -209,13 +212,15 @@ impl State {
         let mut dirty = std::mem::take(&mut self.dirty);
         let mut places = BTreeSet::new();
         for service in &dirty {
-            self.claims.want(service, claim_of(&self.catalog.members(service)), &mut places);
+            let members = self.config.ownership.members(&self.catalog, service);
+            self.claims.want(service, claim_of(&members), &mut places);
         }
         dirty.extend(self.claims.resolve(&places));
         for service in dirty {
             let facts = Facts {
                 catalog: &self.catalog,
                 claims: &self.claims,
+                ownership: &self.config.ownership,
                 verdicts: &self.verdicts,
                 declared: self.config.services.get(&service),
                 before: self.views.get(&service),
@@ -326,6 +331,7 @@ impl State {
             .chain(self.views.values().flat_map(|view| &view.problems))
             .chain(self.reported.values().flatten())
             .cloned()
+            .chain(self.config.ownership.refusals(&self.catalog))
             .chain(unknown)
             .chain(self.unknown_in_groups())
             .chain(self.serving_kept_problem())

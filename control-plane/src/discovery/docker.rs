@@ -2,7 +2,7 @@
 //! subscribes before it lists, lists in full at each connection and now and then between, keeps what it knows while the engine
 //! does not answer, and says what is wrong then. It only reads: nothing here changes anything in the engine.
 //!
-//! The pieces: `dial` and `engine` talk, `facts` and `hints` understand, `fate` and `view` know, `queue` says what to look at
+//! The pieces: `dial`, `engine` and `images` talk, `facts` and `hints` understand, `fate` and `view` know, `queue` says what to look at
 //! next, `session` is one connection's life, and this file connects, again and again.
 
 mod dial;
@@ -10,6 +10,7 @@ mod engine;
 mod facts;
 mod fate;
 mod hints;
+mod images;
 mod problems;
 mod queue;
 mod session;
@@ -179,6 +180,7 @@ impl Follower {
 
     async fn connect(&mut self) -> Result<Session, EngineError> {
         let engine = Engine::connect(Endpoint::parse(&self.settings.endpoint)?, self.clock).await?;
+        let engine = if self.settings.placement.distrusts_images { engine.reading_images() } else { engine };
         let opened = engine.now();
         let since = self.heard.newest().unwrap_or(opened) - OVERLAP;
         let events = engine.subscribe(since).await?;

@@ -1,7 +1,8 @@
-//! What Docker says of containers, and what becomes of it: several services in one, networks of every kind. Real dockerd, real
-//! Envoy. Asserted on what a client sees.
+//! What Docker says of containers, and what becomes of it: several services in one, networks of every kind, and whose they are.
+//! Real dockerd, real Envoy. Asserted on what a client sees.
 
 mod networks;
+mod owners;
 mod services;
 
 use anyhow::{Context, Result, ensure};

@@ -143,9 +143,8 @@ async fn two_networks_and_no_rule_give_one_answer_however_often() -> Result<()> 
     let torn = engine.run(backend(&service, "v1").network(&front).network(&back)).await?;
     let first = problem(&edge.cli(), Code::AmbiguousNetwork, &subject(&torn)).await?;
     // Each is an event, and a look at what Docker tells of its networks, in an order of its own.
-    for _ in 0..50 {
-        torn.pause().await?;
-        torn.unpause().await?;
+    for _ in 0..100 {
+        torn.kill("SIGHUP").await?;
     }
     torn.restart(Duration::from_secs(5)).await?;
     let again = problem(&edge.cli(), Code::AmbiguousNetwork, &subject(&torn)).await?;

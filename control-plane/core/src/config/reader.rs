@@ -1,6 +1,7 @@
 //! From the tree to the [`Config`]: each key is read by the function of its place, and every mistake becomes a problem.
 
 mod groups;
+mod ownership;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -115,7 +116,7 @@ impl<'a> Reader<'a> {
 
     fn root(&mut self, root: &Node) -> Config {
         let mut config = Config::default();
-        let keys = self.keys("", root, &["edge", "xds", "api", "providers", "services"]);
+        let keys = self.keys("", root, &["edge", "xds", "api", "providers", "ownership", "services"]);
         if let Some(node) = keys.get("edge") {
             self.edge(node, &mut config);
         }
@@ -130,6 +131,9 @@ impl<'a> Reader<'a> {
         }
         if let Some(node) = keys.get("providers") {
             self.providers(node, &mut config);
+        }
+        if let Some(node) = keys.get("ownership") {
+            config.ownership = self.ownership(node);
         }
         if let Some(node) = keys.get("services") {
             for (place, name, node) in self.entries("services", node) {
@@ -189,11 +193,22 @@ impl<'a> Reader<'a> {
             config.file = Some(path.to_owned());
         }
         let Some(node) = keys.get("docker") else { return };
-        let keys = self.keys("providers.docker", node, &["enabled", "endpoint"]);
+        let keys = self.keys("providers.docker", node, &["enabled", "endpoint", "trustImageLabels"]);
         if let Some(node) = keys.get("endpoint")
             && let Some(endpoint) = self.endpoint(node)
         {
             config.docker.endpoint = endpoint;
+        }
+        if let Some(node) = keys.get("trustImageLabels") {
+            match self.text("providers.docker.trustImageLabels", node) {
+                Some("true") => config.docker.trust_image_labels = true,
+                Some("false") | None => {}
+                Some(other) => self.report(
+                    node.place,
+                    &format!("`providers.docker.trustImageLabels`: {other:?} is neither true nor false"),
+                    "write `true` or `false`",
+                ),
+            }
         }
         if let Some(node) = keys.get("enabled") {
             match self.text("providers.docker.enabled", node) {

@@ -21,7 +21,13 @@ pub(super) fn service(state: &State, name: &ServiceName) -> Part {
         belong(&members),
     );
     let Some(view) = state.service(name) else {
-        let stages = vec![discovered, not_settled(state)];
+        let refused =
+            members.iter().find_map(|(container, member)| state.config().ownership.refusal(container, member));
+        let settled = match refused {
+            Some(problem) => Stage::new("host", Failed, None, format!("{}: {}", problem.subject, told(&problem))),
+            None => not_settled(state),
+        };
+        let stages = vec![discovered, settled];
         return Part { subject, service: Some(name.to_string()), version: None, outcome: String::new(), stages };
     };
     Part {
@@ -66,7 +72,7 @@ pub(super) fn container(state: &State, container: &Discovered, membership: Optio
         stages.extend([enabled(container), labels(container, own.as_deref())]);
     }
     if let Some(membership) = membership {
-        stages.push(member(container, membership, view));
+        stages.push(member(state, container, membership, view));
     }
     let instance = membership.and_then(|m| container.instances.iter().find(|i| i.service == m.service));
     let judged = instance.and_then(|instance| find(view?, instance));
@@ -123,6 +129,9 @@ fn enabled(container: &Discovered) -> Stage {
     if container.enabled {
         return Stage::new("enabled", Passed, Some(container.observed_at), "it has the label `tidegate.enable=true`");
     }
+    if let Some(said) = said(container, None, &[Code::ImageLabels]) {
+        return Stage::new("enabled", Failed, Some(container.observed_at), said);
+    }
     let reason = container.problems.first().map_or("it is not enabled", |problem| problem.reason.as_str());
     let cure = "create it with the label `tidegate.enable=true` to have it routed";
     Stage::new("enabled", Failed, Some(container.observed_at), format!("{reason}; {cure}"))
@@ -130,7 +139,7 @@ fn enabled(container: &Discovered) -> Stage {
 
 fn labels(container: &Discovered, service: Option<&str>) -> Stage {
     let at = Some(container.observed_at);
-    let wrong = [Code::InvalidLabel, Code::UnknownLabel, Code::LabelLimit, Code::LabelConflict];
+    let wrong = [Code::InvalidLabel, Code::UnknownLabel, Code::LabelLimit, Code::LabelConflict, Code::LeftOut];
     match said(container, service, &wrong) {
         Some(reasons) => Stage::new("labels", Failed, at, reasons),
         None if container.enabled => Stage::new("labels", Passed, at, "they are all understood"),
@@ -138,7 +147,10 @@ fn labels(container: &Discovered, service: Option<&str>) -> Stage {
     }
 }
 
-fn member(container: &Discovered, membership: &Membership, view: Option<&ServiceView>) -> Stage {
+fn member(state: &State, container: &Discovered, membership: &Membership, view: Option<&ServiceView>) -> Stage {
+    if let Some(problem) = state.config().ownership.refusal(container, membership) {
+        return Stage::new("service", Failed, Some(container.observed_at), told(&problem));
+    }
     let subject = container.subject();
     let dispute = view
         .into_iter()

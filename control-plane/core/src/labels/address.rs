@@ -24,6 +24,8 @@ pub struct Placement {
     pub published: bool,
     /// The node as Envoy reaches it (`edge.node`); `None`: Envoy runs on it, unless it shares a `network`.
     pub node: Option<IpAddr>,
+    /// What a container has from its image is not believed (`providers.docker.trustImageLabels`).
+    pub distrusts_images: bool,
     /// Ports of the node that are tidegate's or Envoy's own: no label leads there.
     pub reserved: BTreeSet<u16>,
 }

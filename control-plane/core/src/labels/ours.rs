@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::kept::is_secret;
 use super::{CONTAINER_WIDE, PREFIX, SCHEMA};
 use crate::container::Container;
 use crate::suggest;
@@ -11,14 +12,14 @@ use crate::words::Words;
 pub(super) const NAMED: &str = "tidegate.svc.";
 
 /// The beginning of Compose's labels.
-const COMPOSE: &str = "com.docker.compose.";
+pub(super) const COMPOSE: &str = "com.docker.compose.";
 
 /// Labels of ours on one container; beyond this and the next four the container is quarantined, never truncated (threats T13).
-const MAX_LABELS: usize = 64;
+pub(super) const MAX_LABELS: usize = 64;
 /// Bytes of one key.
-const MAX_KEY: usize = 128;
+pub(super) const MAX_KEY: usize = 128;
 /// Bytes of one value.
-const MAX_VALUE: usize = 1024;
+pub(super) const MAX_VALUE: usize = 1024;
 /// Named services.
 const MAX_SERVICES: usize = 16;
 /// Hosts of all its services together.
@@ -29,6 +30,10 @@ pub(super) struct Ours<'a> {
     labels: BTreeMap<&'a str, &'a str>,
     /// Those of Compose, without their prefix.
     compose: BTreeMap<&'a str, &'a str>,
+    /// Labels of ours that its image has in the same words: they may be nobody's who made the container.
+    of_image: Vec<&'a str>,
+    /// Labels that are named like secrets.
+    secrets: Vec<&'a str>,
 }
 
 /// What the labels say of one service.
@@ -40,16 +45,51 @@ pub(super) struct Told<'a> {
 }
 
 impl<'a> Ours<'a> {
+    /// Those that are the container's own. Compose writes its labels on images that it builds, too, so they all are its own
+    /// where one is.
     pub(super) fn of(container: &'a Container) -> Self {
-        let labels = container
-            .labels
-            .iter()
-            .filter(|(key, _)| key.starts_with(PREFIX) || key.as_str() == "tidegate")
-            .map(|(key, value)| (key.as_str(), value.trim()))
-            .collect();
-        let compose = container.labels.iter();
-        let compose = compose.filter_map(|(key, value)| Some((key.strip_prefix(COMPOSE)?, value.as_str()))).collect();
-        Self { labels, compose }
+        let image = container.image_labels.as_ref();
+        let is_own = |key: &str, value: &str| image.is_none_or(|image| image.get(key).is_none_or(|said| said != value));
+        let mut own =
+            Self { labels: BTreeMap::new(), compose: BTreeMap::new(), of_image: Vec::new(), secrets: Vec::new() };
+        let mut is_composed = false;
+        for (key, value) in &container.labels {
+            if is_secret(key) {
+                own.secrets.push(key);
+            }
+            if let Some(word) = key.strip_prefix(COMPOSE) {
+                own.compose.insert(word, value);
+                is_composed |= is_own(key, value);
+            } else if is_ours(key) && is_own(key, value) {
+                own.labels.insert(key, value.trim());
+            } else if is_ours(key) {
+                own.of_image.push(key);
+            }
+        }
+        if !is_composed {
+            own.compose.clear();
+        }
+        own
+    }
+
+    /// The labels of ours that its image has in the same words.
+    pub(super) fn of_image(&self) -> &[&'a str] {
+        &self.of_image
+    }
+
+    /// The labels that are named like secrets.
+    pub(super) fn secrets(&self) -> &[&'a str] {
+        &self.secrets
+    }
+
+    /// Why Compose runs it, where that is not to serve: such a container inherits the labels of its service.
+    pub(super) fn left_out(&self) -> Option<String> {
+        if self.compose("oneoff").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+            return Some(format!("Compose runs it for one command (`{COMPOSE}oneoff`)"));
+        }
+        self.compose("hook")
+            .filter(|hook| !hook.is_empty())
+            .map(|_| format!("Compose runs it for a hook (`{COMPOSE}hook`)"))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -84,11 +124,11 @@ impl<'a> Ours<'a> {
             };
         let (services, hosts) = (self.names().len(), self.labels.iter().map(hosts).sum::<usize>());
         if self.labels.len() > MAX_LABELS {
-            Some(format!("it has {} tidegate labels; {MAX_LABELS} are allowed", self.labels.len()))
-        } else if let Some(key) = self.labels.keys().find(|key| key.len() > MAX_KEY) {
-            Some(format!("a label's key has {} bytes; {MAX_KEY} are allowed", key.len()))
-        } else if let Some((key, value)) = self.labels.iter().find(|(_, value)| value.len() > MAX_VALUE) {
-            Some(format!("the value of `{key}` has {} bytes; {MAX_VALUE} are allowed", value.len()))
+            Some(format!("it has more than {MAX_LABELS} tidegate labels"))
+        } else if self.labels.keys().any(|key| key.len() > MAX_KEY) {
+            Some(format!("the key of a label has more than {MAX_KEY} bytes"))
+        } else if let Some((key, _)) = self.labels.iter().find(|(_, value)| value.len() > MAX_VALUE) {
+            Some(format!("the value of `{key}` has more than {MAX_VALUE} bytes"))
         } else if services > MAX_SERVICES {
             Some(format!("its labels name {services} services; {MAX_SERVICES} are allowed"))
         } else if hosts > MAX_HOSTS {
@@ -133,13 +173,22 @@ impl<'a> Ours<'a> {
 
     /// The labels that do not exist, and what to write instead: those of a named service, or all others.
     pub(super) fn unknown_of(&self, name: Option<&str>) -> Vec<(&'a str, String)> {
-        let is_known = |key: &str| match split(key) {
-            Some((_, word)) => of_service().any(|known| known == word),
-            None => SCHEMA.iter().any(|(known, _)| *known == key),
-        };
         let of_name = |key: &str| split(key).map(|(name, _)| name) == name;
         let unknown = self.labels.keys().filter(|key| of_name(key) && !is_known(key));
         unknown.map(|key| (*key, instead_of(key))).collect()
+    }
+}
+
+/// Whether it is one of ours.
+pub(super) fn is_ours(key: &str) -> bool {
+    key.starts_with(PREFIX) || key == "tidegate"
+}
+
+/// Whether it is one of ours that means something.
+pub(super) fn is_known(key: &str) -> bool {
+    match split(key) {
+        Some((_, word)) => of_service().any(|known| known == word),
+        None => SCHEMA.iter().any(|(known, _)| *known == key),
     }
 }
 

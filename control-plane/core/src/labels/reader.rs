@@ -50,10 +50,45 @@ impl Reader {
         over.is_some()
     }
 
+    /// What is worth knowing of its labels, and keeps nothing from being routed.
+    pub(super) fn remarks(&self, ours: &Ours<'_>, enabled: bool) -> Vec<Problem> {
+        let mut remarks = Vec::new();
+        let list = |keys: &[&str]| match keys {
+            [several @ .., _, _, _] if several.len() > 1 => format!("`{}` and {} more", keys[0], keys.len() - 1),
+            keys => keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", "),
+        };
+        if !ours.of_image().is_empty() {
+            let reason = format!("its image has the same {}, so it is not taken for its own", list(ours.of_image()));
+            let effect = if enabled { "it is ignored; its other labels hold" } else { self.effect };
+            let cure = "take it out of the image, or set `providers.docker.trustImageLabels: true` if every image that \
+                        runs there is trusted";
+            remarks.push(Problem::error(Code::ImageLabels, &self.subject, flat(&reason), effect, cure).warning());
+        }
+        if enabled && !ours.secrets().is_empty() {
+            let reason = format!("whoever may list containers can read the label {}", list(ours.secrets()));
+            let effect = "tidegate does not keep its value, and routes the container all the same";
+            let cure = "hand secrets over as files or in the environment, not as labels";
+            remarks.push(Problem::error(Code::SecretLabel, &self.subject, flat(&reason), effect, cure).warning());
+        }
+        remarks
+    }
+
+    /// A container that Compose made for something else than to serve; it inherits the labels of its service.
+    pub(super) fn left_out(&mut self, ours: &Ours<'_>) -> bool {
+        let left_out = ours.left_out();
+        if let Some(reason) = &left_out {
+            let cure = "none needed: what is to be routed is started with `docker compose up`";
+            self.problems.push(self.problem(Code::LeftOut, reason, cure).notice());
+        }
+        left_out.is_some()
+    }
+
     /// Reports it unless it is meant; true.
     pub(super) fn not_enabled(&mut self, ours: &Ours<'_>) -> bool {
         match ours.get(ENABLE) {
             Some("false") => {}
+            // It may have opted in, in its image's words: the remark on those says it.
+            None if ours.of_image().contains(&ENABLE) => {}
             Some(other) => {
                 self.report(Code::InvalidLabel, &format!("`{ENABLE}` is {other:?}"), "write `true` or `false`");
             }
@@ -80,7 +115,7 @@ impl Reader {
     }
 
     fn problem(&self, code: Code, reason: &str, cure: &str) -> Problem {
-        Problem::error(code, &self.subject, reason, self.effect, cure)
+        Problem::error(code, flat(&self.subject), flat(reason), self.effect, flat(cure))
     }
 
     pub(super) fn report(&mut self, code: Code, reason: &str, cure: &str) {
@@ -166,6 +201,11 @@ impl Reader {
         self.report(Code::UnclearPort, &reason, &cure);
         None
     }
+}
+
+/// In one line: no label may write a line of its own.
+fn flat(text: &str) -> String {
+    text.replace('\n', "\\n")
 }
 
 impl Candidate {

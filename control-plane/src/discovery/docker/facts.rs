@@ -49,6 +49,8 @@ pub(super) struct Inspect {
     #[serde(default)]
     name: String,
     #[serde(default)]
+    image: String,
+    #[serde(default)]
     created: String,
     #[serde(default)]
     state: State,
@@ -128,6 +130,13 @@ struct Endpoint {
     global_ipv6_address: Option<String>,
 }
 
+impl Inspect {
+    /// The id of its image.
+    pub(super) fn image(&self) -> &str {
+        &self.image
+    }
+}
+
 impl From<Inspect> for Inspected {
     fn from(inspect: Inspect) -> Self {
         let State { status, started_at, exit_code, oom_killed, health } = inspect.state;
@@ -144,7 +153,7 @@ impl From<Inspect> for Inspected {
             .stop_timeout
             .and_then(|seconds| u64::try_from(seconds).ok())
             .map_or(DEFAULT_STOP_TIMEOUT, Duration::from_secs);
-        let labels = config.labels.unwrap_or_default();
+        let labels = labels::kept(config.labels.unwrap_or_default());
         let stop = Stop {
             signal: config.stop_signal.as_deref().and_then(signal::parse).unwrap_or(signal::TERM),
             // `docker stop -t` tells nobody its time; the label can.
@@ -194,7 +203,7 @@ pub(super) fn listed(summary: ContainerSummary) -> Option<Container> {
         started_at: String::new(),
         health: listed_health(&status),
         phase,
-        labels: summary.labels.unwrap_or_default().into_iter().collect(),
+        labels: labels::kept(summary.labels.unwrap_or_default()),
         tcp_ports: Vec::new(),
         network_mode: summary.host_config.and_then(|config| config.network_mode).unwrap_or_default(),
         networks: networks.into_iter().map(|(name, endpoint)| (name, endpoint_address(&endpoint))).collect(),

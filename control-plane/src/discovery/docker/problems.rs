@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use tidegate_core::{Code, Problem};
 
-use super::engine::EngineError;
+use super::engine::{EngineError, IMAGE};
 
 /// What follows from an engine that does not answer.
 const EFFECT: &str = "what was known of its containers stays in force and checks go on, but changes are not seen; tidegate tries again until it \
@@ -30,7 +30,7 @@ pub(super) fn unreachable(endpoint: &str, error: &EngineError) -> Problem {
         ),
         EngineError::Refused { status: 403 | 405, .. } => (
             error.to_string(),
-            "let the socket proxy pass GET on /version, /_ping, /events, /containers/json and /containers/ID/json"
+            "let the socket proxy pass GET on /version, /_ping, /events, /containers/json, /containers/ID/json and /images/ID/json"
                 .to_owned(),
         ),
         EngineError::Refused { status: 400, .. } => (
@@ -48,12 +48,23 @@ pub(super) fn unreachable(endpoint: &str, error: &EngineError) -> Problem {
 
 /// Why one container could not be inspected (TG0111).
 pub(super) fn inspect_failed(subject: &str, error: &EngineError) -> Problem {
+    use EngineError::{Protocol, Refused, TimedOut};
+    let of_image = matches!(
+        error,
+        Protocol { phase, .. } | Refused { phase, .. } | TimedOut { phase, .. } if *phase == IMAGE
+    );
+    let cure = if of_image {
+        "none needed if it passes: tidegate tries again; else let it read `/images/ID/json`, or set \
+         `providers.docker.trustImageLabels: true`"
+    } else {
+        "none needed if it passes: tidegate tries again; else see what `docker inspect` says"
+    };
     Problem::error(
         Code::InspectFailed,
         subject,
         format!("it could not be inspected: {error}"),
         "what was known of it stays in force; its changes are not seen",
-        "none needed if it passes: tidegate tries again; else see what `docker inspect` says",
+        cure,
     )
     .warning()
 }

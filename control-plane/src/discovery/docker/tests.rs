@@ -1,6 +1,7 @@
 //! The provider against a fake engine. Time is paused: it jumps to the next deadline whenever both have nothing to do.
 
 mod fake;
+mod images;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -38,6 +39,10 @@ impl Bench {
 
     /// An engine that does not listen yet, and a provider that looks for it.
     fn before(containers: &[(&str, &[(&str, &str)])]) -> Self {
+        Self::placed(containers, Placement::default())
+    }
+
+    fn placed(containers: &[(&str, &[(&str, &str)])], placement: Placement) -> Self {
         let clock = Clock::start();
         let fake = Fake::new(clock);
         for (id, labels) in containers {
@@ -45,8 +50,8 @@ impl Bench {
             fake.state().containers.insert((*id).to_owned(), container);
         }
         let (sender, inbox) = mpsc::channel(16);
-        let settings =
-            DockerSettings { endpoint: format!("unix://{}", fake.path().display()), ..DockerSettings::default() };
+        let endpoint = format!("unix://{}", fake.path().display());
+        let settings = DockerSettings { endpoint, placement, ..DockerSettings::default() };
         let mut tasks = JoinSet::new();
         tasks.spawn(DockerProvider::new(settings).run(sender, clock, CancellationToken::new()));
         Self {

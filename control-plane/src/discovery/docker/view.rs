@@ -99,6 +99,7 @@ const fn is_alive(phase: &Phase) -> bool {
 fn same(a: &Discovered, b: &Discovered) -> bool {
     a.name == b.name
         && a.created == b.created
+        && a.project == b.project
         && a.enabled == b.enabled
         && a.phase == b.phase
         && a.health == b.health
@@ -170,13 +171,12 @@ impl View {
     fn hear_other(&mut self, id: &str, pending: &Pending, moment: Moment) -> Heard {
         if let Some(About { name, attributes }) = &pending.about {
             let known = self.known.entry(id.to_owned()).or_insert_with(|| {
-                let labels =
-                    attributes.iter().filter(|(key, _)| key.contains('.')).map(|(k, v)| (k.clone(), v.clone()));
+                let labels = labels::kept(attributes.iter().map(|(key, value)| (key.clone(), value.clone())));
                 Known::unseen(Container {
                     id: id.to_owned(),
                     name: name.clone(),
                     created: moment.now,
-                    labels: labels.collect(),
+                    labels,
                     ..Container::default()
                 })
             });
@@ -419,6 +419,7 @@ impl Known {
             id: facts.id.clone(),
             name: String::new(),
             created: facts.created,
+            project: None,
             enabled: labels::is_enabled(&facts.labels),
             phase: facts.phase.clone(),
             health: None,

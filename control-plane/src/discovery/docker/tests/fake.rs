@@ -23,6 +23,9 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::clock::Clock;
 
+/// The id of the image that every container has.
+const IMAGE: &str = "sha256:77d03f9c1a2b";
+
 type Body = BoxBody<Bytes, Infallible>;
 
 /// One container.
@@ -40,6 +43,8 @@ pub(super) struct FakeContainer {
 pub(super) struct Faults {
     /// Containers whose inspect answers 500.
     pub(super) broken: HashSet<String>,
+    /// Images are not told of.
+    pub(super) images_refused: bool,
     /// Inspects never answer.
     pub(super) inspects_hang: bool,
     /// Nothing answers, and no event is sent: a stopped process.
@@ -56,6 +61,8 @@ pub(super) struct Faults {
 pub(super) struct FakeState {
     clock: Clock,
     pub(super) containers: BTreeMap<String, FakeContainer>,
+    /// What the image of every container says.
+    pub(super) image_labels: BTreeMap<String, String>,
     pub(super) faults: Faults,
     /// Method and path of every request, in order.
     pub(super) requests: Vec<String>,
@@ -120,7 +127,7 @@ impl FakeState {
         let alive = matches!(container.status, "running" | "paused");
         let address = if alive { container.address } else { "" };
         Some(json!({
-            "Id": id, "Name": format!("/{id}"), "Created": rfc3339(0),
+            "Id": id, "Name": format!("/{id}"), "Created": rfc3339(0), "Image": IMAGE,
             "State": { "Status": container.status, "StartedAt": rfc3339(container.started_at), "ExitCode": container.exit_code },
             "Config": { "Labels": container.labels, "ExposedPorts": { "80/tcp": {} }, "Env": ["SECRET=hunter2"] },
             "HostConfig": { "NetworkMode": "default" },
@@ -176,6 +183,7 @@ impl Fake {
         let state = FakeState {
             clock,
             containers: BTreeMap::new(),
+            image_labels: BTreeMap::new(),
             faults: Faults::default(),
             requests: Vec::new(),
             memory: Vec::new(),
@@ -250,6 +258,16 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<FakeState>>) -> Res
             plain(StatusCode::OK, &list)
         }
         ("/v1.41/events", _) => events(&request, &mut state),
+        (image, _) if image.strip_prefix("/v1.41/images/").is_some_and(|rest| rest == format!("{IMAGE}/json")) => {
+            if state.faults.images_refused {
+                plain(StatusCode::FORBIDDEN, &json!({ "message": "not allowed" }))
+            } else {
+                plain(
+                    StatusCode::OK,
+                    &json!({ "Id": IMAGE, "Config": { "Labels": state.image_labels, "Env": ["A=b"] } }),
+                )
+            }
+        }
         (_, Some(id)) if state.faults.broken.contains(id) => {
             plain(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "message": "it is broken" }))
         }
