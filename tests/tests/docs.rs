@@ -488,7 +488,7 @@ async fn the_first_canary_by_hand_works() -> Result<()> {
     let image = engine.sample_image().await?;
     let run = format!("docker run -d -l {LABEL}={}", engine.run_id());
     let replace = [("shop", service.as_str()), ("docker run -d", run.as_str())];
-    let environment = [("IMAGE", image.as_str()), ("DOCKER_HOST", &engine.endpoint())];
+    let environment = [("IMAGE", image.as_str()), ("DOCKER_HOST", &engine.direct())];
     let example = Example::run("first-canary", "services: ", &replace, &environment).await?;
 
     until(SOON, "an edge that accepted half", async || {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use bollard::{
     models::ContainerConfig,
-    query_parameters::{CommitContainerOptions, RemoveImageOptions},
+    query_parameters::{CommitContainerOptions, RemoveContainerOptions, RemoveImageOptions},
 };
 use tidegate_core::Code;
 use tidegate_tests::{
@@ -144,5 +144,30 @@ async fn a_host_goes_only_to_the_project_that_may_claim_it() -> Result<()> {
     edge.healthy(&format!("{shop}/v1"), 1).await?;
     owner.remove().await?;
     edge.answers(&host(&shop), 404).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_is_asked_of_docker_but_what_the_shipped_rule_allows() -> Result<()> {
+    let engine = Engine::connect().await?;
+    let edge = Edge::start(&engine, "{}").await?;
+    let service = engine.unique("least");
+    let container = engine.run(backend(&service, "v1")).await?;
+    edge.answers(&host(&service), 200).await?;
+    container.pause().await?;
+    edge.answers(&host(&service), 503).await?;
+    container.remove().await?;
+    edge.answers(&host(&service), 404).await?;
+    assert_eq!(engine.refused(), [""; 0], "all of it went through the proxy, and nothing was refused");
+
+    // It does refuse: this is the same socket.
+    let socket = engine.endpoint();
+    let path = socket.strip_prefix("unix://").unwrap_or_default();
+    let version = bollard::ClientVersion { major_version: 1, minor_version: 41 };
+    let docker = bollard::Docker::connect_with_unix(path, 10, &version)?;
+    let refused = docker.remove_container(&service, None::<RemoveContainerOptions>).await.expect_err("a DELETE");
+    ensure!(refused.to_string().contains("403"), "{refused}");
+    let refused = engine.refused();
+    ensure!(refused.len() == 1 && refused[0].starts_with("DELETE ") && refused[0].contains(&service), "{refused:?}");
     Ok(())
 }
