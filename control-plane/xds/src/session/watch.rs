@@ -42,6 +42,9 @@ pub(super) struct Watch {
     cursor: u64,
     /// Withdrawals up to here are sent.
     removal_cursor: u64,
+    /// As of which numbers the client was told everything there was, where responses are whole: the last one up to the
+    /// removal cursor and all after it, in order. Removals wait a bounded time, and so these are bounded, too.
+    told: Vec<u64>,
     /// What the other types may rely on: the cursors as of the last time that nothing was owed or in flight.
     confirmed: u64,
     confirmed_removals: u64,
@@ -129,6 +132,7 @@ impl Default for Watch {
             requested: false,
             cursor: 0,
             removal_cursor: 0,
+            told: Vec::new(),
             confirmed: 0,
             confirmed_removals: 0,
             owed: Owing::default(),
@@ -210,6 +214,16 @@ impl Watch {
         if !self.must_answer && self.owed.is_empty() {
             // There is nothing to send, and so nothing to wait for: what it states is as good as an ACK.
             self.acks.record(next, self.cursor, now);
+        }
+    }
+
+    /// Takes note that a client comes back with just what was in force at a number of the store. What went since, it
+    /// still holds.
+    pub(super) fn go_on_from(&mut self, state: u64, table: &Table) {
+        self.removal_cursor = state;
+        self.told = vec![state];
+        for (_, gone) in table.removals_after(state).filter(|(_, gone)| gone.entry.sequence <= state) {
+            gone.entry.encoded.standing.accept();
         }
     }
 

@@ -1,12 +1,12 @@
 //! What is published, by type and name, and in which order it changed. Pure: no lock, no clock, no stream. A change
 //! costs what changed; "what is new since N" costs what is new since N.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::commit::{Change, Changes, Encoded};
-use crate::resource::{PerType, ResourceType, Version};
+use crate::resource::{Digest, PerType, ResourceType, Version};
 use crate::session::Parcels;
 
 /// The number of the empty store: not 0, which means "nothing yet" for a stream.
@@ -43,9 +43,16 @@ pub(crate) struct Table {
     last_removal: u64,
     /// The last change that must not wait for more: every removal, and what an urgent commit brought.
     last_urgent: u64,
+    /// All that is published, and what it was after the last changes, newest last: so that a client that comes back with
+    /// the version of the whole is known to have had just that. Kept for the types that are sent whole.
+    digest: Digest,
+    states: VecDeque<(Version, u64)>,
     /// What streams share of responses; the streams' own business.
     parcels: Parcels,
 }
+
+/// How many earlier states are known by their version: 16 bytes each.
+const MAX_STATES: usize = 1024;
 
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -57,6 +64,9 @@ pub(crate) struct Entry {
     /// Earlier versions, newest first, down to the first that a client accepted: at most [`MAX_PAST`].
     past: Vec<Encoded>,
 }
+
+/// How many of the last withdrawals are kept of the types that are sent whole.
+const KEPT_TOMBSTONES: usize = 256;
 
 /// How many versions that nobody has accepted yet are remembered before the last accepted one is. A client that is late
 /// with its answers must not make it forgotten.
@@ -72,9 +82,9 @@ impl Entry {
         self.past.iter().find(|past| past.standing.is_accepted())
     }
 
-    /// Whether a stream that has come this far may have been given it, or a version before it.
-    pub(crate) fn may_be_held(&self, cursor: u64) -> bool {
-        self.sequence <= cursor || !self.past.is_empty()
+    /// Whether a client that was told everything as of this number may have it, or a version before it.
+    pub(crate) fn may_be_held(&self, told: u64) -> bool {
+        self.sequence <= told || !self.past.is_empty()
     }
 
     /// The last version that some client accepted.
@@ -162,6 +172,8 @@ impl Tables {
             let name = table.upsert(self.sequence, name, encoded, after, now);
             changed.push((resource_type, name));
         }
+        // A stream may say the whole with what is still to be removed.
+        self.note_states();
 
         removals.sort_by_key(|(resource_type, _)| (removal_rank(*resource_type), *resource_type));
         for (resource_type, name) in removals {
@@ -178,7 +190,14 @@ impl Tables {
                 changed.push((resource_type, name));
             }
         }
+        self.note_states();
         Applied { sequence: self.sequence, changed }
+    }
+
+    fn note_states(&mut self) {
+        for resource_type in ResourceType::ALL.into_iter().filter(|it| it.is_sent_whole()) {
+            self.tables[resource_type].note_state(self.sequence);
+        }
     }
 
     /// Goes on counting from a number that is not below the own: groups count together.
@@ -186,9 +205,13 @@ impl Tables {
         self.sequence = self.sequence.max(sequence);
     }
 
-    /// Forgets withdrawals that every stream is past.
+    /// Forgets withdrawals that every stream is past, but for the last ones: a client that comes back may still need
+    /// what went meanwhile.
     pub(crate) fn forget_tombstones(&mut self, resource_type: ResourceType, upto: u64) {
         let table = &mut self.tables[resource_type];
+        let spared = if resource_type.is_sent_whole() { KEPT_TOMBSTONES } else { 0 };
+        let Some(last) = table.tombstones.keys().nth_back(spared) else { return };
+        let upto = upto.min(*last);
         let kept = table.tombstones.split_off(&(upto.saturating_add(1)));
         for tombstone in std::mem::replace(&mut table.tombstones, kept).into_values() {
             table.withdrawn.remove(&tombstone.name);
@@ -270,6 +293,23 @@ impl Table {
         self.withdrawn.get(name).copied()
     }
 
+    fn note_state(&mut self, sequence: u64) {
+        let version = self.digest.version();
+        if self.states.back().is_some_and(|(last, _)| *last == version) {
+            return;
+        }
+        if self.states.len() == MAX_STATES {
+            self.states.pop_front();
+        }
+        self.states.push_back((version, sequence));
+    }
+
+    /// The last change after which all that was published had this version, if that is known.
+    pub(crate) fn state(&self, version: &str) -> Option<u64> {
+        let version = Version::parse(version)?;
+        self.states.iter().rev().find(|(state, _)| *state == version).map(|(_, sequence)| *sequence)
+    }
+
     fn holds(&self, name: &str, encoded: &Encoded) -> bool {
         self.entries.get(name).is_some_and(|entry| entry.encoded.says_the_same_as(encoded))
     }
@@ -283,6 +323,7 @@ impl Table {
         }
         if let Some(replaced) = self.entries.remove(&name) {
             self.by_sequence.remove(&replaced.sequence);
+            self.digest.remove(&name, replaced.version());
             // What the replaced content waited for, this waits for too: it may still name the same clusters.
             entry.after = after.max(replaced.after);
             entry.past = replaced.into_past();
@@ -291,6 +332,7 @@ impl Table {
             // It has been here before, and what is known of it still holds.
             entry.encoded.standing = Arc::clone(&same.standing);
         }
+        self.digest.insert(&name, entry.version());
         self.entries.insert(Arc::clone(&name), entry);
         self.by_sequence.insert(sequence, Arc::clone(&name));
         self.last_upsert = sequence;
@@ -300,6 +342,7 @@ impl Table {
     fn remove(&mut self, sequence: u64, name: &str, after: u64) -> Option<Arc<str>> {
         let (name, entry) = self.entries.remove_entry(name)?;
         self.by_sequence.remove(&entry.sequence);
+        self.digest.remove(&name, entry.version());
         self.tombstones.insert(sequence, Tombstone { name: Arc::clone(&name), after, entry });
         self.withdrawn.insert(Arc::clone(&name), sequence);
         self.last_removal = sequence;

@@ -199,6 +199,72 @@ fn a_reconnecting_client_is_answered_in_full() {
     }
 }
 
+/// A client that was told of some clusters and comes back to a store where others are.
+fn comes_back(before: &[(ResourceType, &str, &str)], meanwhile: impl FnOnce(&mut Bench)) -> (Bench, String) {
+    let mut bench = sotw(before);
+    bench.list(Cluster, &[], "", None);
+    let first = bench.whole().unwrap();
+    bench.list(Cluster, &[], &first.nonce, None);
+    meanwhile(&mut bench);
+    let mut bench = bench.another(Variant::Sotw);
+    let request = bench.listed(Cluster, &[], "", None);
+    bench.take_list(&DiscoveryRequest { version_info: first.version.clone(), ..request });
+    (bench, first.version)
+}
+
+#[test]
+fn what_went_during_a_cut_stays_until_the_routes_have_moved() {
+    let (mut bench, version) = comes_back(&[(Cluster, "old", "1"), (Route, "web", "old")], |bench| {
+        bench.commit(&[(Cluster, "new", "1"), (Route, "web", "new")], &[(Cluster, "old")]);
+        // This one came and went: nobody who comes back has it.
+        bench.commit(&[(Cluster, "brief", "1")], &[]);
+        let brief = bench.tables.table(Cluster).get("brief").unwrap();
+        brief.encoded.standing.accept();
+        bench.commit(&[], &[(Cluster, "brief")]);
+    });
+    let clusters = bench.whole().unwrap();
+    assert_eq!(clusters.resources, ["new=1", "old=1"]);
+    assert_ne!(clusters.version, version);
+    bench.list(Cluster, &[], &clusters.nonce, None);
+    assert_eq!(bench.whole(), None);
+    bench.list(Listener, &[], "", None);
+    let listeners = bench.whole().unwrap();
+    bench.list(Listener, &[], &listeners.nonce, None);
+    assert_eq!(bench.whole(), None);
+    bench.list(Route, &["web"], "", None);
+    let routes = bench.whole().unwrap();
+    assert_eq!((routes.resource_type, bench.whole()), (Route, None));
+    bench.list(Route, &["web"], &routes.nonce, None);
+    assert_eq!(bench.whole().unwrap().resources, ["new=1"]);
+}
+
+#[test]
+fn a_cut_while_the_old_was_still_there_is_known_too() {
+    let (bench, _) = comes_back(&[(Cluster, "old", "1"), (Route, "web", "old")], |bench| {
+        bench.list(Route, &["web"], "", None);
+        let routes = bench.whole().unwrap();
+        bench.list(Route, &["web"], &routes.nonce, None);
+        bench.commit(&[(Cluster, "new", "1"), (Route, "web", "new")], &[(Cluster, "old")]);
+    });
+    // On the second stream both are there; it is cut before the routes have moved.
+    let mut bench = bench;
+    let both = bench.whole().unwrap();
+    assert_eq!(both.resources, ["new=1", "old=1"]);
+    let mut bench = bench.another(Variant::Sotw);
+    let request = bench.listed(Cluster, &[], "", None);
+    bench.take_list(&DiscoveryRequest { version_info: both.version, ..request });
+    assert_eq!(bench.whole().unwrap().resources, ["new=1", "old=1"]);
+}
+
+#[test]
+fn a_client_that_comes_back_with_what_nobody_remembers_gets_what_there_is() {
+    let mut bench = sotw(&[(Cluster, "old", "1")]);
+    bench.commit(&[(Cluster, "new", "1")], &[(Cluster, "old")]);
+    let request = bench.listed(Cluster, &[], "", None);
+    bench.take_list(&DiscoveryRequest { version_info: "0000000000000001".to_owned(), ..request });
+    assert_eq!(bench.whole().unwrap().resources, ["new=1"]);
+}
+
 #[test]
 fn a_nack_is_told_by_its_error_detail() {
     let mut bench = sotw(&[(Route, "a", "1")]);
