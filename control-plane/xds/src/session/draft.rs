@@ -19,6 +19,8 @@ pub(super) struct Draft {
     pub(super) removed: Vec<Arc<str>>,
     /// What is shared with other streams, in place of upserts and fragments.
     pub(super) parcel: Option<Arc<Parcel>>,
+    /// Whether it says more than its upserts; see there where it is kept.
+    pub(super) says_more: bool,
     size: usize,
     digest: Digest,
 }
@@ -31,6 +33,7 @@ impl Draft {
             fragments: Vec::new(),
             removed: Vec::new(),
             parcel: None,
+            says_more: false,
             size: 0,
             digest: Digest::default(),
         }

@@ -61,8 +61,12 @@ pub(crate) struct Entry {
     pub(crate) after: u64,
     pub(crate) committed: Duration,
     pub(crate) encoded: Encoded,
-    /// Earlier versions, newest first, down to the first that a client accepted: at most [`MAX_PAST`].
+    /// Earlier versions that went to any client, newest first, down to the first that one accepted: each once, and at most
+    /// [`MAX_PAST`].
     past: Vec<Encoded>,
+    /// How many of those came after the name's last withdrawal. Of the others some streams may not have seen the end,
+    /// but nobody is to get them any more.
+    past_alive: usize,
 }
 
 /// How many of the last withdrawals are kept of the types that are sent whole.
@@ -70,7 +74,7 @@ const KEPT_TOMBSTONES: usize = 256;
 
 /// How many versions that nobody has accepted yet are remembered before the last accepted one is. A client that is late
 /// with its answers must not make it forgotten.
-const MAX_PAST: usize = 3;
+const MAX_PAST: usize = 8;
 
 impl Entry {
     pub(crate) fn version(&self) -> Version {
@@ -79,7 +83,7 @@ impl Entry {
 
     /// The last version but the newest that some client accepted.
     pub(crate) fn fallback(&self) -> Option<&Encoded> {
-        self.past.iter().find(|past| past.standing.is_accepted())
+        self.past[..self.past_alive].iter().find(|past| past.standing.is_accepted())
     }
 
     /// Whether a client that was told everything as of this number may have it, or a version before it.
@@ -89,7 +93,7 @@ impl Entry {
 
     /// The last version that some client accepted.
     pub(crate) fn last_accepted(&self) -> Option<&Encoded> {
-        if self.encoded.standing.is_accepted() { Some(&self.encoded) } else { self.fallback() }
+        std::iter::once(&self.encoded).chain(&self.past).find(|it| it.standing.is_accepted())
     }
 
     /// What a client gets that has none yet: the newest version, but while that one is refused by some client and
@@ -99,20 +103,31 @@ impl Entry {
         fallback.unwrap_or(&self.encoded)
     }
 
-    /// What the next version has to remember.
-    fn into_past(mut self) -> Vec<Encoded> {
+    /// What the next version has to remember, and how much of it is not withdrawn.
+    fn into_past(mut self) -> (Vec<Encoded>, usize) {
         if self.encoded.standing.is_accepted() {
-            return vec![self.encoded];
+            return (vec![self.encoded], 1);
         }
         if let Some(accepted) = self.past.iter().position(|past| past.standing.is_accepted()) {
             self.past.truncate(accepted + 1);
         }
-        self.past.insert(0, self.encoded);
+        let mut alive = self.past_alive.min(self.past.len());
+        let drop = |past: &mut Vec<Encoded>, alive: &mut usize, at: usize| {
+            past.remove(at);
+            *alive -= usize::from(at < *alive);
+        };
+        if let Some(same) = self.past.iter().position(|past| past.version == self.encoded.version) {
+            drop(&mut self.past, &mut alive, same);
+        }
+        if self.encoded.standing.is_sent() {
+            self.past.insert(0, self.encoded);
+            alive += 1;
+        }
         if self.past.len() > MAX_PAST {
             // The oldest is the accepted one, if any is.
-            self.past.remove(MAX_PAST - 1);
+            drop(&mut self.past, &mut alive, MAX_PAST - 1);
         }
-        self.past
+        (self.past, alive)
     }
 }
 
@@ -316,17 +331,17 @@ impl Table {
 
     fn upsert(&mut self, sequence: u64, name: Arc<str>, encoded: Encoded, after: u64, now: Duration) -> Arc<str> {
         let name = self.entries.get_key_value(&name).map_or(name, |(held, _)| Arc::clone(held));
-        let mut entry = Entry { sequence, after, committed: now, encoded, past: Vec::new() };
+        let mut entry = Entry { sequence, after, committed: now, encoded, past: Vec::new(), past_alive: 0 };
         if let Some(tombstone) = self.withdrawn.remove(&name).and_then(|it| self.tombstones.remove(&it)) {
             // Some streams have not seen it go.
-            entry.past = tombstone.entry.into_past();
+            (entry.past, _) = tombstone.entry.into_past();
         }
         if let Some(replaced) = self.entries.remove(&name) {
             self.by_sequence.remove(&replaced.sequence);
             self.digest.remove(&name, replaced.version());
             // What the replaced content waited for, this waits for too: it may still name the same clusters.
             entry.after = after.max(replaced.after);
-            entry.past = replaced.into_past();
+            (entry.past, entry.past_alive) = replaced.into_past();
         }
         if let Some(same) = entry.past.iter().find(|past| past.version == entry.encoded.version) {
             // It has been here before, and what is known of it still holds.

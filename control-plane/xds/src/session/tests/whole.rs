@@ -502,3 +502,37 @@ fn what_changes_and_then_goes_between_two_responses_is_left_out() {
     let got = bench.whole().expect("the client has the version before");
     assert_eq!((got.resource_type, got.resources.len()), (Listener, 0));
 }
+
+#[test]
+fn what_a_refused_response_would_have_taken_away_is_told_again_although_an_earlier_one_was_accepted_late() {
+    let mut bench = sotw(&[(Listener, "c", "1")]);
+    bench.list(Listener, &[], "", None);
+    let first = bench.whole().unwrap();
+    bench.commit(&[(Listener, "a", "bad")], &[(Listener, "c")]);
+    bench.now += ACK_TIMEOUT;
+    let second = bench.whole().unwrap();
+    assert_eq!(second.resources, ["a=bad"]);
+    bench.list(Listener, &[], &first.nonce, None);
+    bench.list(Listener, &[], &second.nonce, Some("no"));
+    assert_eq!(bench.whole().unwrap().resources, [""; 0]);
+}
+
+#[test]
+fn what_two_overlapping_responses_brought_is_tried_once() {
+    let mut bench = sotw(&[(Listener, "a", "1"), (Listener, "b", "1")]);
+    bench.list(Listener, &[], "", None);
+    let first = bench.whole().unwrap();
+    bench.commit(&[(Listener, "c", "bad")], &[]);
+    bench.now += ACK_TIMEOUT;
+    let second = bench.whole().unwrap();
+    bench.commit(&[], &[(Listener, "c")]);
+    bench.now += ACK_TIMEOUT;
+    let third = bench.whole().unwrap();
+    assert_eq!((second.resources.len(), &*third.resources), (3, &["a=1".to_owned(), "b=1".to_owned()][..]));
+    bench.list(Listener, &[], &first.nonce, None);
+    bench.list(Listener, &[], &second.nonce, Some("no"));
+    // It accepts what it was suspected of refusing a moment ago.
+    bench.list(Listener, &[], &third.nonce, None);
+    let rest: Vec<_> = std::iter::from_fn(|| bench.whole()).collect();
+    assert!(rest.iter().all(|got| got.resources == third.resources), "{rest:?}");
+}

@@ -43,7 +43,7 @@ impl Watch {
         // Newcomers alone have so little behind them that others are likely to be where they are.
         let position = self.position(scene).filter(|position| position.from == 0);
         if let Some(parcel) = position.and_then(|position| table.parcels().get(&position)) {
-            self.says_more |= self.tally.sent == 0;
+            draft.says_more = self.tally.sent == 0;
             self.cursor = parcel.cursor;
             self.has_told(removable);
             draft.parcel = Some(parcel);
@@ -75,7 +75,7 @@ impl Watch {
                 draft.repeat(name, kept);
             }
         }
-        self.says_more |= self.tally.sent == 0 || self.lets_go(table, removable) || self.repeats_what_is_owed(&draft);
+        draft.says_more = self.tally.sent == 0 || self.lets_go(table, removable) || self.repeats_what_is_owed(&draft);
         self.owed = Owing::default();
         self.cursor = scene.tables.sequence();
         self.has_told(removable);
