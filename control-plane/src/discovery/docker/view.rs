@@ -2,7 +2,7 @@
 //! them what to tell the inbox. Pure: it is told what was heard, listed and inspected, and answers with updates and with what
 //! to look at.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use tidegate_core::container::Container;
 use tidegate_core::instance::{Hint, Phase};
@@ -64,8 +64,8 @@ pub(super) struct Listing {
 #[derive(Debug)]
 pub(super) struct View {
     placement: Placement,
-    known: HashMap<String, Known>,
-    fates: HashMap<String, Fate>,
+    known: BTreeMap<String, Known>,
+    fates: BTreeMap<String, Fate>,
 }
 
 #[derive(Debug)]
@@ -97,7 +97,7 @@ fn same(a: &Discovered, b: &Discovered) -> bool {
 
 impl View {
     pub(super) fn new(placement: Placement) -> Self {
-        Self { placement, known: HashMap::new(), fates: HashMap::new() }
+        Self { placement, known: BTreeMap::new(), fates: BTreeMap::new() }
     }
 
     /// Takes what events said of one container.
