@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use tidegate_core::compile::Compiler;
-use tidegate_core::config::Config;
+use tidegate_core::config::{Admin, Config, Reach};
 use tidegate_core::labels::Placement;
 use tidegate_core::{Input, Problem, ProviderName, Severity, State};
 use tidegate_xds::{ServerConfig, Store};
@@ -145,8 +145,25 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
 fn docker_settings(config: &Config) -> DockerSettings {
     DockerSettings {
         endpoint: config.docker.endpoint.clone(),
-        placement: Placement { network: config.edge.network.clone() },
+        placement: placement(config),
         ..DockerSettings::default()
+    }
+}
+
+/// Where Envoy stands, and which ports of the node no label leads to: those where nobody asks who is calling, and those that
+/// would lead back to Envoy.
+fn placement(config: &Config) -> Placement {
+    let admin = match &config.edge.admin {
+        Some(Admin::Tcp(address)) => Some(*address),
+        Some(Admin::Unix(_)) | None => None,
+    };
+    let own = [config.xds.address, config.api].into_iter().chain(admin);
+    let listeners = config.edge.listeners.iter().map(|listener| listener.address);
+    Placement {
+        network: config.edge.network.clone(),
+        published: config.edge.reach == Reach::Published,
+        node: config.edge.node,
+        reserved: own.chain(listeners).map(|address| address.port()).collect(),
     }
 }
 

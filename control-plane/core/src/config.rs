@@ -6,7 +6,7 @@ mod groups;
 pub(crate) mod reader;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -17,11 +17,11 @@ pub use self::tree::Place;
 use crate::{Code, Problem, ServiceName, VersionName};
 
 /// Where the edge listens unless the file says otherwise.
-pub const DEFAULT_EDGE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+pub const DEFAULT_EDGE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 /// Where xDS is served unless the file says otherwise.
-pub const DEFAULT_XDS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 18000);
+pub const DEFAULT_XDS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 18000);
 /// Where the API is served unless the file says otherwise.
-pub const DEFAULT_API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 18001);
+pub const DEFAULT_API: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 18001);
 /// How often edges report their load unless the file says otherwise: often enough to watch, and little to read.
 pub const DEFAULT_LOAD_REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// The local Docker engine.
@@ -113,8 +113,23 @@ pub struct Edge {
     pub groups: NodeGroups,
     /// The network that Envoy shares with containers; `None`: Envoy runs on the host.
     pub network: Option<String>,
+    /// At which addresses Envoy reaches containers.
+    pub reach: Reach,
+    /// The node as Envoy reaches it, never an unspecified address; `None`: Envoy runs on it, unless it shares a `network`.
+    pub node: Option<IpAddr>,
     /// Where Envoy's admin interface listens; `None`: a unix socket in the state directory.
     pub admin: Option<Admin>,
+}
+
+/// At which addresses Envoy reaches containers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reach {
+    /// At their own, on their networks.
+    #[default]
+    Containers,
+    /// At the ports that they publish on the node.
+    Published,
 }
 
 /// One listener.
@@ -177,6 +192,8 @@ impl Default for Config {
                 listeners: vec![Listener { name: "web".to_owned(), address: DEFAULT_EDGE }],
                 groups: NodeGroups::default(),
                 network: None,
+                reach: Reach::default(),
+                node: None,
                 admin: None,
             },
             xds: Xds { address: DEFAULT_XDS, tls: None },
@@ -214,6 +231,12 @@ impl Config {
         }
         if self.edge.network != other.edge.network {
             keys.push("edge.network");
+        }
+        if self.edge.reach != other.edge.reach {
+            keys.push("edge.reach");
+        }
+        if self.edge.node != other.edge.node {
+            keys.push("edge.node");
         }
         if self.edge.admin != other.edge.admin {
             keys.push("edge.admin");

@@ -74,6 +74,12 @@ pub fn subject(name: &str, id: &str) -> String {
     }
 }
 
+/// How problems name one of several services of a container. `name` is what its labels call it, or the service's own name.
+#[must_use]
+pub fn service_subject(container: &str, name: &str) -> String {
+    format!("{container}, service {name}")
+}
+
 /// How an instance is checked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Check {
@@ -150,10 +156,11 @@ pub enum DockerHealth {
 }
 
 /// What a container is doing.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Created, never started.
+    #[default]
     Created,
     /// Running.
     Running,

@@ -46,6 +46,8 @@ codes! {
     LabelLimit = "TG0106", "more or larger labels than allowed";
     /// Labels without `tidegate.enable`.
     NotEnabled = "TG0107", "tidegate labels on a container that is not enabled";
+    /// Labels of one container that contradict each other.
+    LabelConflict = "TG0108", "labels that contradict each other";
     /// The Docker engine does not answer.
     DockerUnreachable = "TG0110", "the Docker engine does not answer";
     /// One container could not be inspected; what was known of it stays.

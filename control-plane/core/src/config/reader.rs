@@ -3,12 +3,12 @@
 mod groups;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::tree::{Node, Place, Value};
-use super::{Admin, Canary, Config, HashOn, Listener, Salt, ServiceConfig, WHOLE, XdsTls, tree};
+use super::{Admin, Canary, Config, HashOn, Listener, Reach, Salt, ServiceConfig, WHOLE, XdsTls, tree};
 use crate::name::NameError;
 use crate::{Code, Problem, ServiceName, VersionName, duration, suggest};
 
@@ -214,7 +214,7 @@ impl<'a> Reader<'a> {
     }
 
     fn edge(&mut self, node: &Node, config: &mut Config) {
-        let keys = self.keys("edge", node, &["listeners", "groups", "network", "admin"]);
+        let keys = self.keys("edge", node, &["listeners", "groups", "network", "reach", "node", "admin"]);
         if let Some(node) = keys.get("listeners") {
             let mut listeners: Vec<Listener> = Vec::new();
             for item in self.items("edge.listeners", node) {
@@ -242,6 +242,32 @@ impl<'a> Reader<'a> {
         }
         if let Some(node) = keys.get("network") {
             config.edge.network = self.text("edge.network", node).map(str::to_owned);
+        }
+        if let Some(node) = keys.get("reach") {
+            config.edge.reach = match self.text("edge.reach", node) {
+                Some("containers") | None => Reach::Containers,
+                Some("published") => Reach::Published,
+                Some(other) => {
+                    let cure = suggest::did_you_mean(other, ["containers", "published"], || {
+                        "use containers or published".to_owned()
+                    });
+                    self.report(node.place, &format!("`edge.reach`: there is no way {other:?}"), &cure);
+                    Reach::Containers
+                }
+            };
+            if config.edge.reach == Reach::Published && config.edge.network.is_some() {
+                let reason =
+                    "`edge.reach` is `published`, but `edge.network` says that Envoy is on the containers' network";
+                self.report(node.place, reason, "leave one of the two out");
+            }
+        }
+        if let Some(node) = keys.get("node") {
+            let text = self.text("edge.node", node).unwrap_or_default();
+            config.edge.node = text.parse().ok().filter(|ip: &IpAddr| !ip.is_unspecified() && !ip.is_multicast());
+            if config.edge.node.is_none() {
+                let reason = format!("`edge.node`: {text:?} is not the address of a node");
+                self.report(node.place, &reason, "write an IP address, such as \"10.0.0.1\"");
+            }
         }
         if let Some(node) = keys.get("admin") {
             config.edge.admin = match self.text("edge.admin", node) {

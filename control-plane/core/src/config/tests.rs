@@ -46,6 +46,27 @@ services:
 }
 
 #[test]
+fn where_envoy_stands_is_read() {
+    let edge =
+        |text: &str| parse("f", &format!("edge: {{ {text} }}")).map(|config| (config.edge.reach, config.edge.node));
+    assert_eq!(edge("listeners: [ { name: web, address: \"127.0.0.1:1\" } ]"), Ok((Reach::Containers, None)));
+    let node = Some([10, 0, 0, 1].into());
+    assert_eq!(edge("reach: published, node: 10.0.0.1"), Ok((Reach::Published, node)));
+    assert_eq!(edge("reach: containers, node: 10.0.0.1, network: front"), Ok((Reach::Containers, node)));
+    for (text, said) in [
+        ("reach: publishd", "did you mean `published`?"),
+        ("reach: published, network: front", "leave one of the two out"),
+        ("node: here", "\"here\" is not the address of a node"),
+        ("node: 0.0.0.0", "\"0.0.0.0\" is not the address of a node"),
+    ] {
+        let found = problems(&format!("edge: {{ {text} }}"));
+        assert!(found.len() == 1 && found[0].contains(said), "{text}: {found:?}");
+    }
+    let other = parse("f", "edge: { reach: published, node: 10.0.0.1 }").unwrap();
+    assert_eq!(other.needs_restart(&Config::default()), ["edge.reach", "edge.node"]);
+}
+
+#[test]
 fn instances_come_from_docker_from_files_or_from_both_but_not_from_nowhere() {
     let read = |text: &str| parse("f", text).map(|config| (config.docker.enabled, config.file));
     assert_eq!(read("providers: { docker: { enabled: true } }"), Ok((true, None)));

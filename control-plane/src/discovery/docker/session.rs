@@ -19,7 +19,7 @@ use super::hints::{Dirty, Pending};
 use super::problems;
 use super::queue::Queue;
 use super::stats::DockerStats;
-use super::view::{Again, Look, View};
+use super::view::{Again, Consequences, Look, View};
 use super::{DockerSettings, jittered};
 use crate::clock::Clock;
 
@@ -334,7 +334,12 @@ impl Session {
     }
 
     /// Whether the first full set is complete now; until then it stands for every update.
-    fn conclude(&mut self, view: &View, turn: &mut Turn) {
+    fn conclude(&mut self, view: &mut View, turn: &mut Turn) {
+        let Consequences { updates, inspect } = view.consequences();
+        turn.updates.extend(updates);
+        for id in inspect {
+            self.queue.now(&id, Hint { action: "network of another".to_owned(), at: self.clock.now() });
+        }
         if self.awaited.as_ref().is_some_and(HashSet::is_empty) {
             self.awaited = None;
             turn.complete = true;
