@@ -33,11 +33,13 @@ lint: setup ## check format and lints, as CI does
 	cargo clippy -p tidegate-filter --target wasm32-wasip1 -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc -p tidegate-xds --no-deps
 
-soak: ## look longer for what breaks the xDS server: many more cases of its property tests
+soak: ## look longer for what breaks the xDS server and discovery: many more cases of their property tests
 	PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-$$RANDOM} PROPTEST_CASES=$${PROPTEST_CASES:-200000} cargo test -p tidegate-xds --lib convergence
+	PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-$$RANDOM} PROPTEST_CASES=$${PROPTEST_CASES:-10000} cargo test -p tidegate --lib histories
 
-mutants: ## break each rule of docs/xds-rules.md on purpose, and see that its tests notice
+mutants: ## break each rule of docs/xds-rules.md and the rules of discovery on purpose, and see that the tests notice
 	scripts/mutate-xds
+	scripts/mutate-discovery
 
 fmt: ## format the sources
 	cargo fmt --all

@@ -18,10 +18,10 @@ mod signal;
 mod stats;
 mod view;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::Rng;
 use tidegate_core::labels::Placement;
 use tidegate_core::{Input, Problem, ProviderName, Update};
 use tokio::sync::mpsc;
@@ -56,11 +56,18 @@ pub struct DockerSettings {
     pub placement: Placement,
     /// How often everything is listed although no event asked for it.
     pub resync: Duration,
+    /// What the pauses between retries vary by, so that not all who lost an engine come back to it at once.
+    pub jitter: u64,
 }
 
 impl Default for DockerSettings {
     fn default() -> Self {
-        Self { endpoint: DEFAULT_ENDPOINT.to_owned(), placement: Placement::default(), resync: DEFAULT_RESYNC }
+        Self {
+            endpoint: DEFAULT_ENDPOINT.to_owned(),
+            placement: Placement::default(),
+            resync: DEFAULT_RESYNC,
+            jitter: rand::random(),
+        }
     }
 }
 
@@ -142,7 +149,7 @@ impl Follower {
     async fn step(&mut self, state: State) -> Result<State, InboxClosed> {
         match state {
             State::Disconnected { failures } => {
-                sleep(pause(failures)).await;
+                sleep(pause(failures, self.settings.jitter)).await;
                 match self.connect().await {
                     Ok(session) => Ok(State::Subscribed { failures, session: Box::new(session) }),
                     Err(error) => self.fail(&error, failures).await,
@@ -191,7 +198,7 @@ impl Follower {
         self.stats.answered(self.clock.now());
         tracing::info!(api = engine.version(), "connected to the Docker engine");
         let heard = Arc::clone(&self.heard);
-        Ok(Session::new(engine, events, opened, heard, self.stats.clone(), self.clock, self.settings.resync))
+        Ok(Session::new(engine, events, opened, heard, self.stats.clone(), self.clock, &self.settings))
     }
 
     async fn fail(&mut self, error: &EngineError, failures: u32) -> Result<State, InboxClosed> {
@@ -234,12 +241,19 @@ impl Follower {
 }
 
 /// At once, and then from 100 ms doubling up to [`MAX_PAUSE`], less up to half of it.
-fn pause(failures: u32) -> Duration {
+fn pause(failures: u32, jitter: u64) -> Duration {
     if failures == 0 {
         return Duration::ZERO;
     }
     let pause = Duration::from_millis(100 << failures.saturating_sub(1).min(5)).min(MAX_PAUSE);
-    pause.mul_f64(rand::rng().random_range(0.5..=1.0))
+    jittered(pause, (jitter, failures))
+}
+
+/// `pause` less up to half of it: by how much is a matter of `what`, always the same for the same.
+fn jittered(pause: Duration, what: impl Hash) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    pause - (pause / 2).mul_f64((hasher.finish() % 1024) as f64 / 1024.0)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! is being stopped, and that a run is over. Whatever arrives before the look is coalesced by container into [`Dirty`], which
 //! is therefore bounded by the number of containers and never makes the reader of events wait. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use tidegate_core::Timestamp;
@@ -99,7 +99,7 @@ impl Pending {
 /// The containers about which something was heard since the last look.
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
-    pending: HashMap<String, Pending>,
+    pending: BTreeMap<String, Pending>,
     newest: Option<i64>,
 }
 
@@ -156,7 +156,7 @@ impl Dirty {
     }
 
     /// All of it, leaving nothing.
-    pub(super) fn take(&mut self) -> HashMap<String, Pending> {
+    pub(super) fn take(&mut self) -> BTreeMap<String, Pending> {
         std::mem::take(&mut self.pending)
     }
 

@@ -1,11 +1,10 @@
 //! One connection to the engine, from the subscription to its loss. The reader of events only fills [`Heard`]; everything
 //! else (looks, lists, pings, what to send) is decided in [`Session::turn`], one wake-up at a time.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rand::Rng;
 use tidegate_core::container::Container;
 use tidegate_core::instance::Hint;
 use tidegate_core::{Problem, Timestamp, Update};
@@ -21,6 +20,7 @@ use super::problems;
 use super::queue::Queue;
 use super::stats::DockerStats;
 use super::view::{Again, Consequences, Look, View};
+use super::{DockerSettings, jittered};
 use crate::clock::Clock;
 
 /// Looks under way at once. A look waits for the container's lock, which a start holds: enough that those do not keep others
@@ -76,6 +76,7 @@ pub(super) struct Session {
     stats: DockerStats,
     clock: Clock,
     resync: Duration,
+    jitter: u64,
     /// Everything that is under way; the reader is one of them.
     jobs: JoinSet<Done>,
     queue: Queue,
@@ -121,7 +122,7 @@ impl Session {
         heard: Arc<Heard>,
         stats: DockerStats,
         clock: Clock,
-        resync: Duration,
+        settings: &DockerSettings,
     ) -> Self {
         let mut jobs = JoinSet::new();
         let reader = read(events, Arc::clone(&heard), stats.clone(), clock);
@@ -132,7 +133,8 @@ impl Session {
             heard,
             stats,
             clock,
-            resync,
+            resync: settings.resync,
+            jitter: settings.jitter,
             jobs,
             queue: Queue::default(),
             awaited: Some(HashSet::new()),
@@ -214,7 +216,7 @@ impl Session {
     /// Takes everything heard since the last time.
     fn hear(&mut self, view: &mut View, turn: &mut Turn) {
         let moment = Moment { now: self.clock.now(), engine: self.engine.now(), opened: self.opened };
-        let pending: HashMap<String, Pending> = self.heard.with(Dirty::take);
+        let pending: BTreeMap<String, Pending> = self.heard.with(Dirty::take);
         for (id, pending) in pending {
             tracing::debug!(container = id, action = pending.action, "heard of a container");
             let heard = view.hear(&id, &pending, moment);
@@ -305,7 +307,8 @@ impl Session {
                 turn.problems |= self.failed.get(id) != Some(&problem);
                 self.failed.insert(id.to_owned(), problem);
                 self.await_no_more(id);
-                self.queue.again(id, hint, Instant::now(), failure_pause);
+                let pause = |attempt| Some(jittered(failure_pause(attempt), (self.jitter, id, attempt)));
+                self.queue.again(id, hint, Instant::now(), pause);
                 return;
             }
         };
@@ -379,7 +382,6 @@ fn stale_pause(attempt: u32) -> Option<Duration> {
 }
 
 /// From 200 ms doubling to 10 s, less up to half of it.
-fn failure_pause(attempt: u32) -> Option<Duration> {
-    let pause = Duration::from_millis(200 << attempt.min(6)).min(Duration::from_secs(10));
-    Some(pause.mul_f64(rand::rng().random_range(0.5..=1.0)))
+fn failure_pause(attempt: u32) -> Duration {
+    Duration::from_millis(200 << attempt.min(6)).min(Duration::from_secs(10))
 }

@@ -2,7 +2,7 @@
 //! them what to tell the inbox. Pure: it is told what was heard, listed and inspected, and answers with updates and with what
 //! to look at.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use tidegate_core::container::Container;
 use tidegate_core::instance::{Hint, Phase};
@@ -64,10 +64,10 @@ pub(super) struct Listing {
 #[derive(Debug)]
 pub(super) struct View {
     placement: Placement,
-    known: HashMap<String, Known>,
-    fates: HashMap<String, Fate>,
+    known: BTreeMap<String, Known>,
+    fates: BTreeMap<String, Fate>,
     /// The enabled containers that are on another one's network (`container:ID`), by that one's id.
-    borrowers: HashMap<String, BTreeSet<String>>,
+    borrowers: BTreeMap<String, BTreeSet<String>>,
     consequences: Consequences,
 }
 
@@ -112,9 +112,9 @@ impl View {
     pub(super) fn new(placement: Placement) -> Self {
         Self {
             placement,
-            known: HashMap::new(),
-            fates: HashMap::new(),
-            borrowers: HashMap::new(),
+            known: BTreeMap::new(),
+            fates: BTreeMap::new(),
+            borrowers: BTreeMap::new(),
             consequences: Consequences::default(),
         }
     }

@@ -9,13 +9,12 @@ impl Bench {
     fn distrusting(containers: &[(&str, &[(&str, &str)])]) -> Self {
         let placement = Placement { distrusts_images: true, ..Placement::default() };
         let bench = Self::placed(containers, placement);
-        let said = OF_IMAGE.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        bench.fake.state().image_labels = said.collect();
+        bench.fake.engine().image("fake", OF_IMAGE);
         bench
     }
 
     fn images_read(&self) -> usize {
-        self.fake.state().requests.iter().filter(|request| request.contains("/images/")).count()
+        self.fake.engine().requests.iter().filter(|request| request.contains("/images/")).count()
     }
 }
 
@@ -32,8 +31,8 @@ async fn what_an_image_says_is_not_believed_and_is_read_once() {
     }
     assert_eq!(bench.images_read(), 1, "three containers of one image");
     // An image that says something else of it leaves it to the container.
-    bench.fake.state().image_labels.clear();
-    bench.fake.state().cut();
+    bench.fake.engine().image("fake", &[]);
+    bench.fake.engine().cut();
     bench.until("another session", |bench| bench.resets == 2).await;
     bench.until("the instances", |bench| bench.instances("a") == 1 && bench.instances("b") == 1).await;
     assert_eq!(bench.images_read(), 2);
@@ -42,15 +41,14 @@ async fn what_an_image_says_is_not_believed_and_is_read_once() {
 #[tokio::test(start_paused = true)]
 async fn while_its_image_is_not_known_a_newcomer_is_held_and_what_was_known_stays() {
     let mut bench = Bench::distrusting(&[("old", &[("tidegate.enable", "true")])]);
-    bench.fake.state().image_labels.clear();
+    bench.fake.engine().image("fake", &[]);
     bench.fake.listen();
     bench.until("the first reset", |bench| bench.resets == 1).await;
     assert_eq!(bench.instances("old"), 1);
     // Another connection knows no image yet.
-    bench.fake.state().faults.images_refused = true;
-    bench.fake.state().cut();
-    let newcomer = bench.fake.state().runs(&[("tidegate.enable", "true"), ("tidegate.host", "a.localhost")]);
-    bench.fake.state().start("new", newcomer);
+    bench.fake.engine().faults.answers.insert(Call::Image, Answer::Status(403, "not allowed"));
+    bench.fake.engine().cut();
+    bench.fake.engine().run(Spec::new("new", &[("tidegate.enable", "true"), ("tidegate.host", "a.localhost")]));
     bench.until("the problems", |bench| bench.problems.len() == 2).await;
     assert_eq!(bench.codes(), [Code::InspectFailed, Code::InspectFailed]);
     let problem = &bench.problems[0];
@@ -58,7 +56,7 @@ async fn while_its_image_is_not_known_a_newcomer_is_held_and_what_was_known_stay
     assert!(problem.cure.contains("providers.docker.trustImageLabels"), "{problem}");
     assert_eq!((bench.instances("old"), bench.instances("new")), (1, 0));
     assert!(bench.seen.get("new").is_none_or(|new| new.memberships.is_empty()), "nothing is guessed");
-    bench.fake.state().faults.images_refused = false;
+    bench.fake.engine().faults.answers.clear();
     bench.until("the newcomer", |bench| bench.instances("new") == 1 && bench.problems.is_empty()).await;
 }
 
