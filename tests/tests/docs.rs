@@ -172,7 +172,7 @@ fn every_key_of_the_configuration_is_documented_and_known() -> Result<()> {
     // An unknown key of each mapping is told all that are known.
     let mapping = "services: { s: { stable: { x: 1 }, canary: { x: 1, sessionAffinity: { x: 1 } }, x: 1 } }\n\
                    edge: { groups: [ { name: g, nodes: { x: 1 }, x: 1 } ], x: 1 }\nxds: { tls: { x: 1 }, x: 1 }\n\
-                   api: { x: 1 }\nownership: { allow: [ { x: 1 } ], x: 1 }\nproviders: { docker: { x: 1 }, file: { x: 1 }, x: 1 }\n";
+                   api: { x: 1 }\nownership: { allow: [ { x: 1 } ], x: 1 }\nproviders: { docker: { tls: { x: 1 }, engines: [ { tls: { x: 1 }, x: 1 } ], x: 1 }, file: { x: 1 }, x: 1 }\n";
     // So long that it is near to none.
     let mapping = mapping.replace("x: 1", "zzzzzzzzz: 1");
     let problems = tidegate_core::config::parse("f", &mapping).expect_err("it is invalid");

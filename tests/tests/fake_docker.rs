@@ -276,11 +276,11 @@ impl Real {
             Step::FailAndStop => {
                 self.fail(life, RestartPolicyNameEnum::ALWAYS, 0).await?;
                 let container = self.container.clone().context("it was created")?;
-                // The pause is over a second by then.
+                // The pause is over three seconds by then.
                 until(SOON, "a long pause between two runs", async || {
                     let inspect = container.inspect().await?;
                     let state = inspect.state.context("state")?;
-                    ensure!(inspect.restart_count >= Some(4) && state.restarting == Some(true), "{state:?}");
+                    ensure!(inspect.restart_count >= Some(5) && state.restarting == Some(true), "{state:?}");
                     Ok(())
                 })
                 .await?;
@@ -332,7 +332,7 @@ async fn pretend(fake: &FakeDocker, life: usize, step: Step) -> String {
         }
         Step::FailAndStop => {
             fake.engine().run(spec(Restart::Always));
-            fail(fake, &id, 5).await;
+            fail(fake, &id, 6).await;
             fake.engine().stop(&id, Duration::ZERO);
         }
     }
@@ -386,7 +386,7 @@ async fn the_fake_engine_tells_what_a_real_one_tells() -> Result<()> {
                 ensure!(is == wanted, "life {life}, {step:?}:\nreal {is:#?}\nfake {wanted:#?}");
                 Ok(is)
             };
-            let is = until(Duration::from_secs(5), "both engines to show the same", same).await?;
+            let is = until(SOON, "both engines to show the same", same).await?;
             real_client.next(&is);
             fake_client.next(&is);
             real_client.remember_run(&real_id).await;

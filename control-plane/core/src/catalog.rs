@@ -60,6 +60,7 @@ impl Catalog {
             }
             Update::Upsert(discovered) => self.replace(key(discovered.id.clone()), Some(*discovered), &mut touched),
             Update::Remove(id) => self.replace(key(id), None, &mut touched),
+            Update::Confirmed(_) => {}
             Update::Problems(problems) => {
                 if self.problems.get(provider).is_none_or(|known| *known != problems) {
                     touched.any = true;

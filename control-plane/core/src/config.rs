@@ -2,6 +2,7 @@
 //! line, column and cure. Nothing in it is guessed, and an unknown key is an error.
 
 pub(crate) mod tree;
+mod docker;
 mod groups;
 pub(crate) mod reader;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use serde::Serialize;
 pub use tidegate_filter_core::HashOn;
 
+pub use self::docker::{Docker, DockerEngine, DockerTls};
 pub use self::groups::{DEFAULT_GROUP, NodeGroup, NodeGroups, NodeMatch, ServiceFilter, ServicePattern};
 pub use self::tree::Place;
 use crate::ownership::Ownership;
@@ -43,7 +45,7 @@ pub struct Config {
     pub load_report_interval: Duration,
     /// Where the API is served.
     pub api: SocketAddr,
-    /// The Docker engine as a source of instances.
+    /// The Docker engines as sources of instances.
     pub docker: Docker,
     /// A file of instances, or a directory of such files; relative to the working directory. `None`: none are read.
     pub file: Option<String>,
@@ -94,18 +96,6 @@ impl Xds {
             Problem::error(Code::OpenXds, subject, reason, effect, cure)
         })
     }
-}
-
-/// The Docker engine as a source of instances.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Docker {
-    /// Whether it is one; never false without a file of instances.
-    pub enabled: bool,
-    /// `unix:///PATH` or `tcp://HOST:PORT`.
-    pub endpoint: String,
-    /// Labels that a container has from its image count as its own.
-    pub trust_image_labels: bool,
 }
 
 /// What an edge is.
@@ -204,7 +194,7 @@ impl Default for Config {
             xds: Xds { address: DEFAULT_XDS, tls: None },
             load_report_interval: DEFAULT_LOAD_REPORT_INTERVAL,
             api: DEFAULT_API,
-            docker: Docker { enabled: true, endpoint: DEFAULT_DOCKER.to_owned(), trust_image_labels: false },
+            docker: Docker::default(),
             file: None,
             ownership: Ownership::default(),
             services: BTreeMap::new(),
@@ -226,15 +216,7 @@ impl Config {
         if self.api != other.api {
             keys.push("api.address");
         }
-        if self.docker.enabled != other.docker.enabled {
-            keys.push("providers.docker.enabled");
-        }
-        if self.docker.endpoint != other.docker.endpoint {
-            keys.push("providers.docker.endpoint");
-        }
-        if self.docker.trust_image_labels != other.docker.trust_image_labels {
-            keys.push("providers.docker.trustImageLabels");
-        }
+        keys.extend(self.docker.changed(&other.docker));
         if self.file != other.file {
             keys.push("providers.file.path");
         }

@@ -281,6 +281,15 @@ impl Discovered {
     }
 }
 
+/// What a provider counted when it confirmed what it had told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Confirmed {
+    /// Connections to its source after the first.
+    pub reconnects: u64,
+    /// Changes that it found although no event had told of them.
+    pub repaired: u64,
+}
+
 /// What a provider sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
@@ -290,6 +299,8 @@ pub enum Update {
     Upsert(Box<Discovered>),
     /// One container that is gone, by its full id.
     Remove(String),
+    /// What was told before holds at this moment.
+    Confirmed(Confirmed),
     /// The provider's own problems now, replacing those it sent before (an unreachable engine, a failed inspect). What was
     /// discovered stays.
     Problems(Vec<Problem>),

@@ -54,6 +54,12 @@ codes! {
     DockerUnreachable = "TG0110", "the Docker engine does not answer";
     /// One container could not be inspected; what was known of it stays.
     InspectFailed = "TG0111", "a container could not be inspected";
+    /// What is known of an engine's containers was not confirmed for a while; it stays.
+    StaleView = "TG0112", "the view of a Docker engine is stale";
+    /// An engine that is not on this machine is asked in plain text.
+    PlainEngine = "TG0113", "a Docker engine is asked in plain text";
+    /// Two engines of the configuration show the same containers.
+    TwinEngines = "TG0114", "two Docker engines are one";
     /// A file of instances, or their directory, cannot be read; what was known of it stays.
     UnreadableInstances = "TG0120", "instances that cannot be read";
     /// A file that is no list of instances; what was known of it stays.

@@ -9,7 +9,7 @@ use crate::catalog::{Catalog, Touched};
 use crate::claims::Claims;
 use crate::config::{Config, ServicePattern};
 use crate::health::Verdict;
-use crate::instance::{Check, InstanceId, Update};
+use crate::instance::{Check, Confirmed, InstanceId, Update};
 use crate::service::{Facts, ServiceView, claim_of, view};
 use crate::{Code, Input, Problem, ProviderName, ServiceName, Timestamp, VersionName};
 
@@ -27,6 +27,8 @@ pub struct State {
     reported: BTreeMap<&'static str, Vec<Problem>>,
     /// When each provider was last heard of; `None`: never.
     heard: BTreeMap<ProviderName, Option<Timestamp>>,
+    /// What each provider counted, as it last said.
+    confirmed: BTreeMap<ProviderName, Confirmed>,
     views: BTreeMap<ServiceName, ServiceView>,
     dirty: BTreeSet<ServiceName>,
     edge_dirty: bool,
@@ -98,6 +100,7 @@ impl State {
         Self {
             config,
             heard: required.iter().map(|provider| (provider.clone(), None)).collect(),
+            confirmed: BTreeMap::new(),
             catalog: Catalog::default(),
             claims: Claims::default(),
             verdicts: BTreeMap::new(),
@@ -141,6 +144,9 @@ impl State {
         // A provider's complaint says that it lives, not that its source does.
         if !matches!(update, Update::Problems(_)) {
             self.heard.insert(provider.clone(), Some(now));
+        }
+        if let Update::Confirmed(confirmed) = update {
+            self.confirmed.insert(provider.clone(), confirmed);
         }
         let Touched { services, watch, forget, any: _ } = self.catalog.apply(provider, update);
         self.dirty.extend(services);
@@ -278,6 +284,12 @@ impl State {
     /// The providers, and when each was last heard of; `None`: never.
     pub fn providers(&self) -> impl Iterator<Item = (&ProviderName, Option<Timestamp>)> {
         self.heard.iter().map(|(provider, at)| (provider, *at))
+    }
+
+    /// What a provider counted, as it last said.
+    #[must_use]
+    pub fn confirmed(&self, provider: &ProviderName) -> Confirmed {
+        self.confirmed.get(provider).copied().unwrap_or_default()
     }
 
     /// The configuration in force.

@@ -1,5 +1,6 @@
 //! From the tree to the [`Config`]: each key is read by the function of its place, and every mistake becomes a problem.
 
+mod docker;
 mod groups;
 mod ownership;
 
@@ -193,39 +194,7 @@ impl<'a> Reader<'a> {
             config.file = Some(path.to_owned());
         }
         let Some(node) = keys.get("docker") else { return };
-        let keys = self.keys("providers.docker", node, &["enabled", "endpoint", "trustImageLabels"]);
-        if let Some(node) = keys.get("endpoint")
-            && let Some(endpoint) = self.endpoint(node)
-        {
-            config.docker.endpoint = endpoint;
-        }
-        if let Some(node) = keys.get("trustImageLabels") {
-            match self.text("providers.docker.trustImageLabels", node) {
-                Some("true") => config.docker.trust_image_labels = true,
-                Some("false") | None => {}
-                Some(other) => self.report(
-                    node.place,
-                    &format!("`providers.docker.trustImageLabels`: {other:?} is neither true nor false"),
-                    "write `true` or `false`",
-                ),
-            }
-        }
-        if let Some(node) = keys.get("enabled") {
-            match self.text("providers.docker.enabled", node) {
-                Some("true") | None => {}
-                Some("false") if config.file.is_none() => self.report(
-                    node.place,
-                    "without Docker there is no source of instances",
-                    "set `providers.file.path`, or leave `enabled` out",
-                ),
-                Some("false") => config.docker.enabled = false,
-                Some(other) => self.report(
-                    node.place,
-                    &format!("`providers.docker.enabled`: {other:?} is neither true nor false"),
-                    "write `true` or `false`",
-                ),
-            }
-        }
+        config.docker = self.docker(node, config.file.is_some());
     }
 
     fn edge(&mut self, node: &Node, config: &mut Config) {
@@ -350,16 +319,6 @@ impl<'a> Reader<'a> {
             &format!("`xds.loadReportInterval`: {reason}"),
             "write a duration from 1s to 5m, such as 10s",
         );
-        None
-    }
-
-    fn endpoint(&mut self, node: &Node) -> Option<String> {
-        let text = self.text("providers.docker.endpoint", node)?;
-        if text.starts_with("unix:///") || text.starts_with("tcp://") {
-            return Some(text.to_owned());
-        }
-        let reason = format!("`providers.docker.endpoint`: {text:?} is not an endpoint");
-        self.report(node.place, &reason, "write \"unix:///var/run/docker.sock\" or \"tcp://HOST:PORT\"");
         None
     }
 

@@ -76,6 +76,16 @@ pub(super) enum EngineError {
         /// The engine's words.
         message: String,
     },
+    /// A file of TLS cannot be used.
+    #[error("the file {path} of `tls.{key}` cannot be used: {reason}")]
+    Tls {
+        /// Which one.
+        key: &'static str,
+        /// Its path.
+        path: String,
+        /// Why.
+        reason: String,
+    },
     /// The engine is too old.
     #[error("it speaks the API version {version}, and 1.41 is the oldest that is understood")]
     ApiTooOld {

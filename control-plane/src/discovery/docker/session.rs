@@ -36,6 +36,9 @@ const CREATED_LOOK: Duration = Duration::from_secs(2);
 /// A stream that keeps events to itself is opened anew, but not again and again.
 const SUSPECT_AFTER: Duration = Duration::from_secs(60);
 
+/// A time that is waited for no longer than this, and then again.
+const FAR: Duration = Duration::from_secs(86_400);
+
 /// What the reader of events leaves for the session: bounded by the number of containers, and never in the reader's way.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
@@ -102,6 +105,8 @@ pub(super) struct Turn {
     pub(super) complete: bool,
     /// A list found what no event had told: the stream keeps things to itself.
     pub(super) suspect: bool,
+    /// Everything that was told holds: the engine has answered, its stream of events is open, and a full set was told.
+    pub(super) confirmed: bool,
 }
 
 /// What ended.
@@ -180,7 +185,8 @@ impl Session {
     pub(super) async fn turn(&mut self, view: &mut View) -> Result<Turn, EngineError> {
         let mut turn = Turn::default();
         let heard = Arc::clone(&self.heard);
-        let deadline = view.next_deadline().map(|at| Instant::now() + at.since(self.clock.now()));
+        // A stop timeout may be longer than any clock runs.
+        let deadline = view.next_deadline().map(|at| Instant::now() + at.since(self.clock.now()).min(FAR));
         tokio::select! {
             // The reader never ends by itself without a result, so the set is never empty.
             Some(done) = self.jobs.join_next() => match done {
@@ -240,12 +246,14 @@ impl Session {
             Done::Pinged(result) => {
                 result?;
                 self.stats.answered(now);
+                turn.confirmed = self.awaited.is_none();
                 self.pinging = false;
                 self.next_ping = Instant::now() + PING_INTERVAL;
             }
             Done::Listed { asked, list } => {
                 let list = list?;
                 self.stats.answered(now);
+                turn.confirmed = true;
                 self.listing = false;
                 self.next_resync = Instant::now() + self.resync;
                 let hint = Hint { action: RESYNC.to_owned(), at: now };
@@ -342,7 +350,7 @@ impl Session {
         }
         if self.awaited.as_ref().is_some_and(HashSet::is_empty) {
             self.awaited = None;
-            turn.complete = true;
+            (turn.complete, turn.confirmed) = (true, true);
             turn.updates.push(view.reset());
         }
         self.stats.containers.set(i64::try_from(view.len()).unwrap_or(i64::MAX));

@@ -3,17 +3,19 @@
 mod containers;
 mod engines;
 mod histories;
+mod hostile;
 mod images;
 mod model;
+mod several;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tidegate_core::instance::Phase;
-use tidegate_core::{Code, Discovered};
-use tidegate_fake_docker::{Answer, Call, Container, FakeDocker, Hook, Spec, Status};
+use tidegate_core::instance::{Confirmed, Phase};
+use tidegate_core::{Code, Discovered, Problem, Update};
+use tidegate_fake_docker::{Answer, Call, Container, FakeDocker, Health, Hook, Spec, Status};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::*;
 
@@ -25,6 +27,7 @@ struct Bench {
     inbox: mpsc::Receiver<Input>,
     seen: BTreeMap<String, Discovered>,
     problems: Vec<Problem>,
+    confirmed: Confirmed,
     resets: usize,
     upserts: usize,
     started: Instant,
@@ -54,12 +57,13 @@ impl Bench {
         let (sender, inbox) = mpsc::channel(16);
         let settings = DockerSettings { endpoint: fake.endpoint(), placement, ..DockerSettings::default() };
         let mut tasks = JoinSet::new();
-        tasks.spawn(DockerProvider::new(settings).run(sender, clock, CancellationToken::new()));
+        tasks.spawn(DockerProvider::new(settings, DockerStats::default()).run(sender, clock, CancellationToken::new()));
         Self {
             fake,
             inbox,
             seen: BTreeMap::new(),
             problems: Vec::new(),
+            confirmed: Confirmed::default(),
             resets: 0,
             upserts: 0,
             started: Instant::now(),
@@ -71,7 +75,7 @@ impl Bench {
     async fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) -> Duration {
         let begin = Instant::now();
         while !done(self) {
-            let Ok(input) = timeout(Duration::from_secs(60), self.inbox.recv()).await else {
+            let Ok(input) = timeout_at(begin + Duration::from_secs(60), self.inbox.recv()).await else {
                 panic!("{what} did not come; known are {:#?}, {:?}", self.seen, self.problems);
             };
             self.take(input.unwrap());
@@ -82,7 +86,7 @@ impl Bench {
     /// Takes what comes within `duration`.
     async fn during(&mut self, duration: Duration) {
         let end = Instant::now() + duration;
-        while let Ok(input) = tokio::time::timeout_at(end, self.inbox.recv()).await {
+        while let Ok(input) = timeout_at(end, self.inbox.recv()).await {
             self.take(input.unwrap());
         }
     }
@@ -102,6 +106,7 @@ impl Bench {
             }
             Update::Remove(id) => assert!(self.seen.remove(&id).is_some(), "{id} was not known"),
             Update::Problems(problems) => self.problems = problems,
+            Update::Confirmed(confirmed) => self.confirmed = confirmed,
         }
     }
 

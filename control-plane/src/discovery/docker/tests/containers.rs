@@ -118,3 +118,64 @@ async fn an_address_that_comes_late_is_found_soon() {
     let took = bench.until("the instance", |bench| bench.instances("a") == 1).await;
     assert!(took <= Duration::from_millis(10), "{took:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_never_ends_delays_no_other() {
+    let mut bench = Bench::new(&[("a", ENABLED), ("b", ENABLED)]).await;
+    bench.fake.engine().faults.looks.insert("a".to_owned(), Answer::Never);
+    bench.fake.engine().rename("a", "other");
+    bench.fake.engine().restart("b", Duration::ZERO);
+    let run = bench.seen["b"].instances[0].id.clone();
+    let is_new = |bench: &Bench| bench.seen["b"].instances.first().is_some_and(|instance| instance.id != run);
+    let took = bench.until("the next run of b", is_new).await;
+    assert!(took < Duration::from_millis(50), "{took:?}");
+    bench.until("the problem", |bench| bench.codes() == [Code::InspectFailed]).await;
+    assert!(bench.problems[0].reason.contains("no answer to the inspection within 5s"), "{}", bench.problems[0]);
+    assert_eq!((bench.instances("a"), bench.seen["a"].name.as_str()), (1, "a"), "as it was");
+}
+
+#[tokio::test(start_paused = true)]
+async fn health_checks_of_strangers_cost_no_look() {
+    let names: Vec<String> = (0..50).map(|number| format!("stranger-{number}")).collect();
+    let mut bench = Bench::new(&[("a", ENABLED)]).await;
+    for name in &names {
+        bench.fake.engine().run(Spec { healthcheck: true, ..Spec::new(name, &[]) });
+    }
+    bench.during(Duration::from_secs(2)).await;
+    let before = bench.fake.engine().requests.len();
+    for round in 0..12 {
+        for name in &names {
+            let health = if round % 2 == 0 { Health::Healthy } else { Health::Unhealthy };
+            let mut engine = bench.fake.engine();
+            engine.exec(name, "healthcheck");
+            engine.judge(name, health);
+        }
+        bench.during(Duration::from_secs(5)).await;
+    }
+    let engine = bench.fake.engine();
+    assert_eq!(names.iter().map(|name| engine.inspects_of(name)).sum::<usize>(), 0);
+    // In a minute: a ping every 5 s, a list every 15 s, and a look at what is enabled with each.
+    let asked = engine.requests.len() - before;
+    assert!(asked <= 12 + 2 * 5, "{asked} requests in a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_of_a_child_by_lack_of_memory_changes_nothing() {
+    let mut bench = Bench::new(&[("a", ENABLED)]).await;
+    bench.fake.engine().emit("a", "oom", &[]);
+    bench.during(Duration::from_secs(5)).await;
+    assert_eq!((bench.instances("a"), bench.upserts), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_between_two_runs_is_known_at_once() {
+    let mut bench = Bench::new(&[]).await;
+    bench.fake.engine().run(Spec { restart: tidegate_fake_docker::Restart::Always, ..Spec::new("a", ENABLED) });
+    bench.until("the instance", |bench| bench.instances("a") == 1).await;
+    bench.fake.engine().exit("a", 1);
+    bench.until("the pause", |bench| bench.seen["a"].phase == Phase::Restarting).await;
+    bench.fake.engine().stop("a", Duration::ZERO);
+    let ended = |bench: &Bench| matches!(bench.seen["a"].phase, Phase::Exited { .. });
+    let took = bench.until("its end", ended).await;
+    assert!(took <= Duration::from_millis(250), "{took:?}");
+}

@@ -12,8 +12,7 @@ use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use tidegate_core::compile::{Compiler, Resource};
 use tidegate_core::config::parse;
 use tidegate_core::{ServiceName, State};
-use tidegate_fake_docker::{Delivery, Health, Restart};
-use tokio::time::timeout_at;
+use tidegate_fake_docker::{Delivery, Restart};
 
 use super::*;
 
@@ -89,6 +88,25 @@ pub(super) enum Step {
     Break(Option<usize>, Fault),
     BreakList(Fault),
     BreakPing(Fault),
+}
+
+impl Step {
+    /// Whether it is something that goes wrong.
+    pub(super) const fn is_fault(self) -> bool {
+        matches!(
+            self,
+            Self::Deliver(_)
+                | Self::Mute
+                | Self::Cut
+                | Self::Freeze
+                | Self::Refuse
+                | Self::GoAway
+                | Self::Stale(_)
+                | Self::Break(..)
+                | Self::BreakList(_)
+                | Self::BreakPing(_)
+        )
+    }
 }
 
 /// How an answer goes wrong.
@@ -249,7 +267,11 @@ impl World {
         let (sender, inbox) = mpsc::channel(16);
         let settings = DockerSettings { endpoint: fake.endpoint(), jitter: 7, ..DockerSettings::default() };
         let mut provider = JoinSet::new();
-        provider.spawn(DockerProvider::new(settings).run(sender, clock, CancellationToken::new()));
+        provider.spawn(DockerProvider::new(settings, DockerStats::default()).run(
+            sender,
+            clock,
+            CancellationToken::new(),
+        ));
         let epoch = (Instant::now(), fake.engine().now());
         let mut world = Self {
             fake,
@@ -282,6 +304,7 @@ impl World {
             Step::Wait(millis) => self.pass(Duration::from_millis(millis)).await,
             Step::Look if !self.troubled => {
                 self.pass(SOON).await;
+                self.come_to_rest().await;
                 if self.blurred {
                     self.none_is_gone();
                 } else {
@@ -291,16 +314,7 @@ impl World {
             Step::Look => {}
             Step::Quiet => self.quiet().await,
             Step::Exit(it) => self.exit(it + 1),
-            Step::Deliver(_)
-            | Step::Mute
-            | Step::Cut
-            | Step::Freeze
-            | Step::Refuse
-            | Step::GoAway
-            | Step::Stale(_)
-            | Step::Break(..)
-            | Step::BreakList(_)
-            | Step::BreakPing(_) => self.trouble(step).await,
+            step if step.is_fault() => self.trouble(step).await,
             _ if commanded => self.command(step),
             // There is nobody to command.
             _ => {}
@@ -436,9 +450,25 @@ impl World {
             }
         }
         self.pass(QUIET).await;
+        self.come_to_rest().await;
         (self.troubled, self.blurred) = (false, false);
         self.compare("a quiet point");
         self.quiet = Instant::now();
+    }
+
+    /// Waits on while something has just happened by itself: a restart, or the end of a grace.
+    async fn come_to_rest(&mut self) {
+        const JUST: Duration = Duration::from_millis(60);
+        loop {
+            let now = Instant::now();
+            let just = |at: Instant| at <= now && now - at < JUST;
+            let begun = self.runs.iter().any(|run| just(run.began) || run.ended.is_some_and(just));
+            let graced = self.lives.iter().filter_map(|life| life.told).any(|told| just(told + GRACE));
+            if !begun && !graced {
+                return;
+            }
+            self.pass(JUST).await;
+        }
     }
 
     /// Ends everything, and compares a last time.
@@ -642,7 +672,7 @@ impl World {
         let endpoints = endpoints(changes.upserts.into_iter().map(|upsert| upsert.resource)).unwrap_or_default();
         let known: BTreeMap<_, _> =
             self.state.catalog().containers().map(|c| (&c.id, (&c.phase, c.health, c.terminating))).collect();
-        assert_eq!(endpoints, self.wanted(), "(left: tidegate) at {when}; {known:#?}\n{:#?}", self.lives);
+        assert_eq!(endpoints, self.wanted(), "(left: tidegate) at {when}; {known:?}\n{:?}", self.lives);
         for (make, life) in self.lives.iter().enumerate().filter(|(make, _)| MAKES[*make].enabled) {
             let Some(run) = life.run.filter(|_| life.connected) else { continue };
             let id = id(make, life);
