@@ -2,6 +2,7 @@
 //! Real dockerd, real Envoy. Asserted on what a client sees.
 
 mod networks;
+mod outages;
 mod owners;
 mod services;
 
