@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::FakeDocker;
+use crate::{FakeDocker, Spec};
 
 /// Everything told since the beginning, as `ACTION` or `network ACTION`.
 fn told(fake: &FakeDocker) -> Vec<String> {

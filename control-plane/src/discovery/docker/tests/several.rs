@@ -118,9 +118,12 @@ async fn two_names_for_one_engine_are_one_problem_and_no_container_is_told_twice
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_engine_over_plain_tcp_from_elsewhere_is_a_warning() {
-    let mut fleet = Fleet::new(vec![("far", "tcp://203.0.113.1:2375".to_owned(), None)]);
-    fleet.until("the problem", |state| codes(state, "far").contains(&Code::PlainEngine)).await;
+async fn an_engine_over_plain_tcp_from_elsewhere_is_a_warning_and_a_name_that_nobody_knows_an_error() {
+    let mut fleet = Fleet::new(vec![("far", "tcp://engine.invalid:2375".to_owned(), None)]);
+    let both = [Code::DockerUnreachable, Code::PlainEngine];
+    fleet.until("the problems", |state| codes(state, "far") == both).await;
+    let problems = fleet.state.catalog().provider_problems(&ProviderName::docker_engine("far"));
+    assert!(problems[0].reason.contains("tcp://engine.invalid:2375"), "{}", problems[0]);
 }
 
 /// An authority, and a certificate of it for loopback: their PEM, and the key's.
