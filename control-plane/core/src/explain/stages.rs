@@ -5,8 +5,11 @@ use super::{Part, Stage};
 use crate::config::percent;
 use crate::instance::{CheckKind, Discovered, DockerHealth, Instance, Membership, Phase, is_entry, noun};
 use crate::rollout::{Split, canary_buckets};
-use crate::service::{InstanceView, ServiceView};
+use crate::service::{Condition, ConditionKind, InstanceView, ServiceView};
 use crate::{Code, Problem, ServiceName, State, VersionName};
+
+/// What happened last, so much of it.
+const EVENTS: usize = 10;
 
 /// The stages of a service.
 pub(super) fn service(state: &State, name: &ServiceName) -> Part {
@@ -20,7 +23,8 @@ pub(super) fn service(state: &State, name: &ServiceName) -> Part {
     );
     let Some(view) = state.service(name) else {
         let stages = vec![discovered, not_settled(state)];
-        return Part { subject, service: Some(name.to_string()), version: None, outcome: String::new(), stages };
+        let (service, outcome) = (Some(name.to_string()), String::new());
+        return Part { subject, service, version: None, outcome, stages, events: Vec::new() };
     };
     Part {
         subject,
@@ -28,6 +32,7 @@ pub(super) fn service(state: &State, name: &ServiceName) -> Part {
         version: None,
         outcome: format!("it is published at {}", places(view)),
         stages: vec![discovered, host(view), split(view), ready(view)],
+        events: Vec::new(),
     }
 }
 
@@ -49,6 +54,8 @@ pub(super) fn container(state: &State, container: &Discovered, membership: Optio
         stages.extend([running(container), healthcheck(container)]);
     }
     stages.push(check(instance, judged));
+    let conditions = view.into_iter().flat_map(|view| &view.conditions);
+    stages.extend(conditions.filter(|condition| condition.id == container.id).map(kept_back));
     let mut outcome = String::new();
     match (membership, view) {
         (Some(membership), Some(view)) => {
@@ -65,6 +72,7 @@ pub(super) fn container(state: &State, container: &Discovered, membership: Optio
         version: membership.map(|membership| membership.version.to_string()),
         outcome,
         stages,
+        events: state.journal().newest_of(&container.id, EVENTS).into_iter().cloned().collect(),
     }
 }
 
@@ -202,6 +210,20 @@ fn check(instance: Option<&Instance>, judged: Option<&InstanceView>) -> Stage {
     }
 }
 
+/// Only what is kept back has this stage.
+fn kept_back(condition: &Condition) -> Stage {
+    let Condition { kind, reason, until, in_force, .. } = condition;
+    let (name, ends) = match kind {
+        ConditionKind::HeldBack => ("hold-back", format!("it ends with the last acknowledgement, or at {until}")),
+        ConditionKind::Damped => ("damping", format!("it ends at {until}, later if it goes on")),
+    };
+    if *in_force {
+        return Stage::new(name, Pending, None, format!("{reason}; {ends}"));
+    }
+    let all_the_same = "it gets its traffic all the same, because too few others would take it";
+    Stage::new(name, Passed, None, format!("{reason}; {all_the_same}"))
+}
+
 fn no_check(instance: &Instance) -> &'static str {
     if is_entry(&instance.id.container) { "the entry asks for no check" } else { "the labels ask for no check" }
 }
@@ -278,6 +300,8 @@ fn ready(view: &ServiceView) -> Stage {
         Some(first) => {
             let reason = if first.terminating.is_some() {
                 "it was told to stop".to_owned()
+            } else if let (true, Some(condition)) = (first.readiness.is_ready(), &first.condition) {
+                condition.reason.clone()
             } else {
                 first.readiness.to_string()
             };
