@@ -33,11 +33,13 @@ lint: setup ## check format and lints, as CI does
 	cargo clippy -p tidegate-filter --target wasm32-wasip1 -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc -p tidegate-xds --no-deps
 
-soak: ## look longer for what breaks the xDS server: many more cases of its property tests
+soak: ## look longer for what breaks the xDS server and discovery: many more cases of their property tests
 	PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-$$RANDOM} PROPTEST_CASES=$${PROPTEST_CASES:-200000} cargo test -p tidegate-xds --lib convergence
+	PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-$$RANDOM} PROPTEST_CASES=$${PROPTEST_CASES:-10000} cargo test -p tidegate --lib histories
 
-mutants: ## break each rule of docs/xds-rules.md on purpose, and see that its tests notice
+mutants: ## break each rule of docs/xds-rules.md and the rules of discovery on purpose, and see that the tests notice
 	scripts/mutate-xds
+	scripts/mutate-discovery
 
 fmt: ## format the sources
 	cargo fmt --all
@@ -47,10 +49,12 @@ FUZZ_FLAGS := --cfg fuzzing -Ccodegen-units=16 -Cpasses=sancov-module $(addprefi
 	level=4 inline-8bit-counters pc-table trace-compares)
 FUZZ_SECONDS ?= 300
 
-fuzz: ## play requests that nobody thought of to the xDS server, for FUZZ_SECONDS (300)
-	mkdir -p fuzz/corpus/requests
+fuzz: ## play what nobody thought of to the xDS server and to discovery, each for FUZZ_SECONDS (300)
+	mkdir -p fuzz/corpus/requests fuzz/corpus/answers
 	cd fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" cargo run --release --target $(shell uname -m)-unknown-linux-gnu --bin requests -- \
 		corpus/requests -max_total_time=$(FUZZ_SECONDS) -max_len=2048 -timeout=10 -artifact_prefix=corpus/
+	cd fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" cargo run --release --target $(shell uname -m)-unknown-linux-gnu --bin answers -- \
+		corpus/answers -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=10 -artifact_prefix=corpus/
 
 bench: build ## measure; writes target/bench/report.json and target/bench/xds.json
 	@scripts/setup bench

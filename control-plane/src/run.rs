@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use tidegate_core::compile::Compiler;
-use tidegate_core::config::Config;
+use tidegate_core::config::{Admin, Config, DockerEngine, Reach};
 use tidegate_core::labels::Placement;
 use tidegate_core::{Input, Problem, ProviderName, Severity, State};
 use tidegate_xds::{ServerConfig, Store};
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{ApiContext, LocalEnvoy};
 use crate::clock::Clock;
 use crate::config::ConfigWatch;
-use crate::discovery::docker::{DockerProvider, DockerSettings};
+use crate::discovery::docker::{DockerMetrics, DockerProvider, DockerSettings, Sightings};
 use crate::discovery::file::FileProvider;
 use crate::last_known_good::LastKnownGood;
 use crate::options::{DEFAULT_CONFIG, RunOptions};
@@ -74,9 +74,10 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let (inbox, inputs) = mpsc::channel(INBOX);
     let (probes, probe_changes) = mpsc::channel(PROBES);
     let (commits, committed) = watch::channel(0);
-    let docker = config.docker.enabled.then(|| DockerProvider::new(docker_settings(&config)));
+    let docker_metrics = DockerMetrics::default();
+    let engines = docker_engines(&config);
     let file = config.file.as_deref().map(FileProvider::new);
-    let required = docker.iter().map(|_| ProviderName::docker()).chain(file.iter().map(|_| ProviderName::file()));
+    let required = required_engines(&config).chain(file.iter().map(|_| ProviderName::file()));
     groups::put_in_force(&config.edge.groups, &store);
     let mut last_known_good = LastKnownGood::new(&options.state_dir);
     let mut state = State::new(config.clone(), required, 0);
@@ -87,9 +88,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let (reconcile, observer) = Reconcile::new(state, compiler, store.clone(), clock, inputs, probes, commits);
     let prober = Prober::new(clock);
     let mut registry = metrics::registry();
-    if let Some(docker) = &docker {
-        docker.stats().register(&mut registry);
-    }
+    docker_metrics.register(&mut registry);
     if let Some(file) = &file {
         file.stats().register(&mut registry);
     }
@@ -107,8 +106,10 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         last_known_good.run(store.clone(), committed.clone(), inbox.clone(), shutdown.clone()),
     );
     tasks.spawn("prober", prober.run(probe_changes, inbox.clone(), shutdown.clone()));
-    if let Some(docker) = docker {
-        tasks.spawn("docker provider", docker.run(inbox.clone(), clock, shutdown.clone()));
+    for engine in engines {
+        let stats = docker_metrics.of(&engine.name);
+        let provider = DockerProvider::new(engine, stats);
+        tasks.spawn("docker provider", provider.run(inbox.clone(), clock, shutdown.clone()));
     }
     if let Some(file) = file {
         tasks.spawn("file provider", file.run(inbox.clone(), clock, shutdown.clone()));
@@ -145,11 +146,42 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     tasks.until_stopped(&shutdown).await
 }
 
-fn docker_settings(config: &Config) -> DockerSettings {
-    DockerSettings {
-        endpoint: config.docker.endpoint.clone(),
-        placement: Placement { network: config.edge.network.clone() },
+/// What the provider of each engine needs to know.
+fn docker_engines(config: &Config) -> Vec<DockerSettings> {
+    let sightings = Sightings::default();
+    let engines = config.docker.engines.iter().filter(|_| config.docker.enabled);
+    let settings = engines.map(|engine| DockerSettings {
+        name: engine.provider(),
+        endpoint: engine.endpoint.clone(),
+        tls: engine.tls.clone(),
+        sightings: sightings.clone(),
+        placement: placement(config),
         ..DockerSettings::default()
+    });
+    settings.collect()
+}
+
+/// The engines that the first full picture waits for.
+fn required_engines(config: &Config) -> impl Iterator<Item = ProviderName> {
+    let engines = config.docker.engines.iter().filter(|engine| config.docker.enabled && engine.required);
+    engines.map(DockerEngine::provider)
+}
+
+/// Where Envoy stands, and which ports of the node no label leads to: those where nobody asks who is calling, and those that
+/// would lead back to Envoy.
+fn placement(config: &Config) -> Placement {
+    let admin = match &config.edge.admin {
+        Some(Admin::Tcp(address)) => Some(*address),
+        Some(Admin::Unix(_)) | None => None,
+    };
+    let own = [config.xds.address, config.api].into_iter().chain(admin);
+    let listeners = config.edge.listeners.iter().map(|listener| listener.address);
+    Placement {
+        network: config.edge.network.clone(),
+        published: config.edge.reach == Reach::Published,
+        node: config.edge.node,
+        distrusts_images: !config.docker.trust_image_labels,
+        reserved: own.chain(listeners).map(|address| address.port()).collect(),
     }
 }
 

@@ -61,7 +61,7 @@ pub async fn run(only: Option<&str>, say: impl Fn(&str)) -> Result<Vec<Row>> {
 }
 
 async fn discovery(engine: &Engine, network: &Network) -> Result<Vec<Row>> {
-    let edge = Edge::start(engine, "{}").await?;
+    let edge = Edge::start_at(&engine.direct(), "{}", &[], 2).await?;
     let mut starts = Vec::new();
     for number in 0..STARTS {
         let service = format!("start{number}");
@@ -152,7 +152,7 @@ struct Kind {
 async fn filter(engine: &Engine, network: &Network) -> Result<Vec<Row>> {
     let declared = "{ sticky: { stable: { version: v1 }, canary: { version: v2, weight: 10, \
                     sessionAffinity: { hashOn: [ { header: X-User } ] } } } }";
-    let edge = Edge::start_on(engine, declared, &[], 1).await?;
+    let edge = Edge::start_at(&engine.direct(), declared, &[], 1).await?;
     let mut containers = Vec::new();
     for (service, version) in [("sticky", "v1"), ("sticky", "v2"), ("off", "v1")] {
         containers.push(engine.run(backend(service, version).network(network)).await?);

@@ -116,18 +116,21 @@ struct Settings {
     api: SocketAddr,
     /// The YAML below the key `providers:`, in one line.
     providers: String,
+    /// Further keys below `edge:`, each with a comma before it.
+    edge: String,
 }
 
 impl Settings {
     fn free(providers: String) -> Result<Self> {
-        Ok(Self { listener: ports::free()?, xds: ports::free()?, api: ports::free()?, providers })
+        let edge = String::new();
+        Ok(Self { listener: ports::free()?, xds: ports::free()?, api: ports::free()?, providers, edge })
     }
 
     /// `services` is the YAML below the key `services:`, in one line.
     fn with(&self, services: &str) -> String {
-        let Self { listener, xds, api, providers } = self;
+        let Self { listener, xds, api, providers, edge } = self;
         format!(
-            "edge: {{ listeners: [ {{ name: web, address: \"{listener}\" }} ] }}\nxds: {{ address: \"{xds}\" }}\n\
+            "edge: {{ listeners: [ {{ name: web, address: \"{listener}\" }} ]{edge} }}\nxds: {{ address: \"{xds}\" }}\n\
              api: {{ address: \"{api}\" }}\nproviders: {providers}\nservices: {services}\n"
         )
     }
@@ -149,6 +152,13 @@ impl Edge {
         Self::start_at(&engine.endpoint(), services, arguments, concurrency).await
     }
 
+    /// Over the engine's containers, with further keys of the configuration below `edge:`, in one line.
+    pub async fn start_keyed(engine: &Engine, edge: &str, services: &str) -> Result<Self> {
+        let providers = format!("{{ docker: {{ endpoint: \"{}\" }} }}", engine.endpoint());
+        let settings = Settings { edge: format!(", {edge}"), ..Settings::free(providers)? };
+        Self::start_as(settings, services, &[], 2).await
+    }
+
     /// The same over whatever answers at `docker`, as `providers.docker.endpoint` takes it.
     pub async fn start_at(docker: &str, services: &str, arguments: &[&str], concurrency: u32) -> Result<Self> {
         let docker = format!("{{ docker: {{ endpoint: \"{docker}\" }} }}");
@@ -163,7 +173,10 @@ impl Edge {
     }
 
     async fn start_from(providers: String, services: &str, arguments: &[&str], concurrency: u32) -> Result<Self> {
-        let settings = Settings::free(providers)?;
+        Self::start_as(Settings::free(providers)?, services, arguments, concurrency).await
+    }
+
+    async fn start_as(settings: Settings, services: &str, arguments: &[&str], concurrency: u32) -> Result<Self> {
         let command: Vec<String> = ["run"].iter().chain(arguments).map(ToString::to_string).collect();
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
         let mut tidegate = Tidegate::start(&words, &settings.with(services), &[])?;
@@ -195,6 +208,11 @@ impl Edge {
     /// The file with these services, for what is not to be written the usual way.
     pub fn file(&self, services: &str) -> String {
         self.settings.with(services)
+    }
+
+    /// Where its API listens.
+    pub fn api(&self) -> SocketAddr {
+        self.settings.api
     }
 
     /// Commands against this control plane.

@@ -24,6 +24,7 @@ pub use container::{Container, PORT, Spec};
 pub use network::Network;
 
 use crate::{
+    docker_proxy::Guard,
     private_engine,
     run::{self, LABEL, RunId},
 };
@@ -44,6 +45,8 @@ struct Inner {
     docker: Docker,
     socket: PathBuf,
     run: RunId,
+    /// `None`: tidegate asks the engine itself.
+    guard: Option<Guard>,
 }
 
 impl Engine {
@@ -52,15 +55,17 @@ impl Engine {
         let socket = running_socket()?;
         run::sweep_processes();
         private_engine::sweep();
-        let engine = Self::at(&socket).await.context("no Docker engine answers: run make setup")?;
+        let docker = connect(&socket).await.context("no Docker engine answers: run make setup")?;
+        let guard = Some(Guard::before(&socket)?);
+        let engine = Self(Arc::new(Inner { docker, socket, run: RunId::new(), guard }));
         sweep(&engine.0.docker).await;
         Ok(engine)
     }
 
-    /// The engine behind this socket.
+    /// The engine behind this socket. tidegate asks it itself, for tests of what it says when that fails.
     pub async fn at(socket: &Path) -> Result<Self> {
         let docker = connect(socket).await?;
-        Ok(Self(Arc::new(Inner { docker, socket: socket.to_owned(), run: RunId::new() })))
+        Ok(Self(Arc::new(Inner { docker, socket: socket.to_owned(), run: RunId::new(), guard: None })))
     }
 
     pub fn docker(&self) -> &Docker {
@@ -71,9 +76,20 @@ impl Engine {
         &self.0.socket
     }
 
-    /// As tidegate's `providers.docker.endpoint` takes it.
+    /// As tidegate's `providers.docker.endpoint` takes it. What is asked of the engine of this machine goes through a proxy that
+    /// refuses all that the rule that we ship does not allow.
     pub fn endpoint(&self) -> String {
+        self.0.guard.as_ref().map_or_else(|| self.direct(), Guard::endpoint)
+    }
+
+    /// The engine without a proxy before it.
+    pub fn direct(&self) -> String {
         format!("unix://{}", self.0.socket.display())
+    }
+
+    /// The requests that were refused at [`Self::endpoint`].
+    pub fn refused(&self) -> Vec<String> {
+        self.0.guard.as_ref().map(Guard::refused).unwrap_or_default()
     }
 
     /// A name that no other run has, ending in `name`.

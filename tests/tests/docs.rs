@@ -172,7 +172,7 @@ fn every_key_of_the_configuration_is_documented_and_known() -> Result<()> {
     // An unknown key of each mapping is told all that are known.
     let mapping = "services: { s: { stable: { x: 1 }, canary: { x: 1, sessionAffinity: { x: 1 } }, x: 1 } }\n\
                    edge: { groups: [ { name: g, nodes: { x: 1 }, x: 1 } ], x: 1 }\nxds: { tls: { x: 1 }, x: 1 }\n\
-                   api: { x: 1 }\nproviders: { docker: { x: 1 }, file: { x: 1 }, x: 1 }\n";
+                   api: { x: 1 }\nownership: { allow: [ { x: 1 } ], x: 1 }\nproviders: { docker: { tls: { x: 1 }, engines: [ { tls: { x: 1 }, x: 1 } ], x: 1 }, file: { x: 1 }, x: 1 }\n";
     // So long that it is near to none.
     let mapping = mapping.replace("x: 1", "zzzzzzzzz: 1");
     let problems = tidegate_core::config::parse("f", &mapping).expect_err("it is invalid");
@@ -225,6 +225,7 @@ fn told(labels: &[(&str, &str)]) -> Vec<Problem> {
         tcp_ports: vec![80],
         network_mode: "default".to_owned(),
         networks: [("bridge".to_owned(), Some([172, 17, 0, 2].into()))].into(),
+        ..Container::default()
     };
     let at = Timestamp::from_millis(1);
     let sighting = Sighting { hint: Hint { action: "start".to_owned(), at }, observed_at: at, terminating: None };
@@ -279,7 +280,9 @@ fn compose_examples_name_labels_that_exist() -> Result<()> {
     for block in blocks()?.iter().filter(|block| block.marker.as_deref() == Some("compose")) {
         for line in block.text.lines().map(str::trim).filter(|line| line.starts_with(labels::PREFIX)) {
             let (key, _) = line.split_once(':').with_context(|| block.place())?;
-            ensure!(SCHEMA.iter().any(|(name, _)| *name == key), "{}: there is no label {key}", block.place());
+            let value = line.split_once(':').map_or("", |(_, value)| value.trim().trim_matches('"'));
+            let unknown = told(&[(key, value)]).into_iter().find(|problem| problem.code == Code::UnknownLabel);
+            ensure!(unknown.is_none(), "{}: {unknown:?}", block.place());
         }
     }
     Ok(())
@@ -357,12 +360,26 @@ fn every_link_leads_somewhere() -> Result<()> {
     for (file, text) in documents()? {
         let folder = root().join(&file).parent().context("a file is in a folder")?.to_owned();
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            if !target.contains("://") {
-                ensure!(folder.join(target).is_file(), "{file}: {target} is not there");
+            if target.contains("://") {
+                continue;
+            }
+            let (path, anchor) = target.split_once('#').map_or((target, None), |(path, anchor)| (path, Some(anchor)));
+            let path = if path.is_empty() { root().join(&file) } else { folder.join(path) };
+            ensure!(path.is_file(), "{file}: {target} is not there");
+            if let Some(anchor) = anchor {
+                let there = fs::read_to_string(path)?.lines().any(|line| heading(line).as_deref() == Some(anchor));
+                ensure!(there, "{file}: {target}: there is no such heading");
             }
         }
     }
     Ok(())
+}
+
+/// The anchor that a line makes, if it is a heading.
+fn heading(line: &str) -> Option<String> {
+    let text = line.strip_prefix('#')?.trim_start_matches('#').strip_prefix(' ')?.to_lowercase();
+    let kept = text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    Some(kept.map(|c| if c == ' ' { '-' } else { c }).collect())
 }
 
 #[tokio::test]
@@ -471,7 +488,7 @@ async fn the_first_canary_by_hand_works() -> Result<()> {
     let image = engine.sample_image().await?;
     let run = format!("docker run -d -l {LABEL}={}", engine.run_id());
     let replace = [("shop", service.as_str()), ("docker run -d", run.as_str())];
-    let environment = [("IMAGE", image.as_str()), ("DOCKER_HOST", &engine.endpoint())];
+    let environment = [("IMAGE", image.as_str()), ("DOCKER_HOST", &engine.direct())];
     let example = Example::run("first-canary", "services: ", &replace, &environment).await?;
 
     until(SOON, "an edge that accepted half", async || {

@@ -71,6 +71,7 @@ impl Catalog {
             }
             Update::Upsert(discovered) => self.replace(key(discovered.id.clone()), Some(*discovered), &mut touched),
             Update::Remove(id) => self.replace(key(id), None, &mut touched),
+            Update::Confirmed(_) => {}
             Update::Problems(problems) => {
                 if self.problems.get(provider).is_none_or(|known| *known != problems) {
                     touched.any = true;
@@ -204,6 +205,7 @@ fn same_facts(a: &Discovered, b: &Discovered) -> bool {
         id,
         name,
         created,
+        project,
         enabled,
         phase,
         health,
@@ -215,6 +217,7 @@ fn same_facts(a: &Discovered, b: &Discovered) -> bool {
     *id == b.id
         && *name == b.name
         && *created == b.created
+        && *project == b.project
         && *enabled == b.enabled
         && *phase == b.phase
         && *health == b.health

@@ -2,26 +2,29 @@
 //! line, column and cure. Nothing in it is guessed, and an unknown key is an error.
 
 pub(crate) mod tree;
+mod docker;
 mod groups;
 pub(crate) mod reader;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::Serialize;
 pub use tidegate_filter_core::HashOn;
 
+pub use self::docker::{Docker, DockerEngine, DockerTls};
 pub use self::groups::{DEFAULT_GROUP, NodeGroup, NodeGroups, NodeMatch, ServiceFilter, ServicePattern};
 pub use self::tree::Place;
+use crate::ownership::Ownership;
 use crate::{Code, Problem, ServiceName, VersionName};
 
 /// Where the edge listens unless the file says otherwise.
-pub const DEFAULT_EDGE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+pub const DEFAULT_EDGE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 /// Where xDS is served unless the file says otherwise.
-pub const DEFAULT_XDS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 18000);
+pub const DEFAULT_XDS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 18000);
 /// Where the API is served unless the file says otherwise.
-pub const DEFAULT_API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 18001);
+pub const DEFAULT_API: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 18001);
 /// How often edges report their load unless the file says otherwise: often enough to watch, and little to read.
 pub const DEFAULT_LOAD_REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// The local Docker engine.
@@ -42,10 +45,12 @@ pub struct Config {
     pub load_report_interval: Duration,
     /// Where the API is served.
     pub api: SocketAddr,
-    /// The Docker engine as a source of instances.
+    /// The Docker engines as sources of instances.
     pub docker: Docker,
     /// A file of instances, or a directory of such files; relative to the working directory. `None`: none are read.
     pub file: Option<String>,
+    /// Who may claim which hosts.
+    pub ownership: Ownership,
     /// What is declared about services.
     pub services: BTreeMap<ServiceName, ServiceConfig>,
 }
@@ -93,16 +98,6 @@ impl Xds {
     }
 }
 
-/// The Docker engine as a source of instances.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Docker {
-    /// Whether it is one; never false without a file of instances.
-    pub enabled: bool,
-    /// `unix:///PATH` or `tcp://HOST:PORT`.
-    pub endpoint: String,
-}
-
 /// What an edge is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -113,8 +108,23 @@ pub struct Edge {
     pub groups: NodeGroups,
     /// The network that Envoy shares with containers; `None`: Envoy runs on the host.
     pub network: Option<String>,
+    /// At which addresses Envoy reaches containers.
+    pub reach: Reach,
+    /// The node as Envoy reaches it, never an unspecified address; `None`: Envoy runs on it, unless it shares a `network`.
+    pub node: Option<IpAddr>,
     /// Where Envoy's admin interface listens; `None`: a unix socket in the state directory.
     pub admin: Option<Admin>,
+}
+
+/// At which addresses Envoy reaches containers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reach {
+    /// At their own, on their networks.
+    #[default]
+    Containers,
+    /// At the ports that they publish on the node.
+    Published,
 }
 
 /// One listener.
@@ -177,13 +187,16 @@ impl Default for Config {
                 listeners: vec![Listener { name: "web".to_owned(), address: DEFAULT_EDGE }],
                 groups: NodeGroups::default(),
                 network: None,
+                reach: Reach::default(),
+                node: None,
                 admin: None,
             },
             xds: Xds { address: DEFAULT_XDS, tls: None },
             load_report_interval: DEFAULT_LOAD_REPORT_INTERVAL,
             api: DEFAULT_API,
-            docker: Docker { enabled: true, endpoint: DEFAULT_DOCKER.to_owned() },
+            docker: Docker::default(),
             file: None,
+            ownership: Ownership::default(),
             services: BTreeMap::new(),
         }
     }
@@ -203,17 +216,18 @@ impl Config {
         if self.api != other.api {
             keys.push("api.address");
         }
-        if self.docker.enabled != other.docker.enabled {
-            keys.push("providers.docker.enabled");
-        }
-        if self.docker.endpoint != other.docker.endpoint {
-            keys.push("providers.docker.endpoint");
-        }
+        keys.extend(self.docker.changed(&other.docker));
         if self.file != other.file {
             keys.push("providers.file.path");
         }
         if self.edge.network != other.edge.network {
             keys.push("edge.network");
+        }
+        if self.edge.reach != other.edge.reach {
+            keys.push("edge.reach");
+        }
+        if self.edge.node != other.edge.node {
+            keys.push("edge.node");
         }
         if self.edge.admin != other.edge.admin {
             keys.push("edge.admin");

@@ -23,7 +23,7 @@ pub struct Explanation {
     pub at: Timestamp,
     /// The answer in one sentence.
     pub answer: String,
-    /// A service and then its containers, oldest first; or one container.
+    /// A service and then its containers, oldest first; or one container, once for each of its services.
     pub parts: Vec<Part>,
 }
 
@@ -136,9 +136,7 @@ pub fn explain(state: &State, subject: &str, now: Timestamp) -> Result<Explanati
                     .map(|(container, membership)| stages::container(state, container, Some(*membership)));
                 std::iter::once(service).chain(containers).collect()
             }
-            subject::Found::Container(container) => {
-                vec![stages::container(state, container, container.memberships.first())]
-            }
+            subject::Found::Container(container) => stages::container_with_its_services(state, container),
         },
     };
     explanation.conclude();

@@ -74,6 +74,12 @@ pub fn subject(name: &str, id: &str) -> String {
     }
 }
 
+/// How problems name one of several services of a container. `name` is what its labels call it, or the service's own name.
+#[must_use]
+pub fn service_subject(container: &str, name: &str) -> String {
+    format!("{container}, service {name}")
+}
+
 /// How an instance is checked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Check {
@@ -150,10 +156,11 @@ pub enum DockerHealth {
 }
 
 /// What a container is doing.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Created, never started.
+    #[default]
     Created,
     /// Running.
     Running,
@@ -238,6 +245,8 @@ pub struct Discovered {
     pub name: String,
     /// When it was created; the older of two that disagree is the incumbent. Zero of an entry that was there at start.
     pub created: Timestamp,
+    /// The Compose project that made it; `None` of an entry, and of a container that no project did.
+    pub project: Option<String>,
     /// Whether its owner asked tidegate to route it.
     pub enabled: bool,
     /// What it is doing.
@@ -272,6 +281,15 @@ impl Discovered {
     }
 }
 
+/// What a provider counted when it confirmed what it had told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Confirmed {
+    /// Connections to its source after the first.
+    pub reconnects: u64,
+    /// Changes that it found although no event had told of them.
+    pub repaired: u64,
+}
+
 /// What a provider sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
@@ -281,6 +299,8 @@ pub enum Update {
     Upsert(Box<Discovered>),
     /// One container that is gone, by its full id.
     Remove(String),
+    /// What was told before holds at this moment.
+    Confirmed(Confirmed),
     /// The provider's own problems now, replacing those it sent before (an unreachable engine, a failed inspect). What was
     /// discovered stays.
     Problems(Vec<Problem>),

@@ -119,6 +119,7 @@ impl Entry {
             id,
             name: self.name.clone(),
             created,
+            project: None,
             enabled: true,
             phase: Phase::Running,
             health: None,

@@ -104,6 +104,12 @@ impl ProviderName {
         Self("docker".into())
     }
 
+    /// One of several Docker engines, by its name in the configuration.
+    #[must_use]
+    pub fn docker_engine(name: &str) -> Self {
+        Self(format!("docker:{name}").into())
+    }
+
     /// Files of instances.
     #[must_use]
     pub fn file() -> Self {

@@ -46,10 +46,20 @@ codes! {
     LabelLimit = "TG0106", "more or larger labels than allowed";
     /// Labels without `tidegate.enable`.
     NotEnabled = "TG0107", "tidegate labels on a container that is not enabled";
+    /// Labels of one container that contradict each other.
+    LabelConflict = "TG0108", "labels that contradict each other";
+    /// A container that Compose runs for a command or a hook.
+    LeftOut = "TG0109", "a container that Compose runs for a moment";
     /// The Docker engine does not answer.
     DockerUnreachable = "TG0110", "the Docker engine does not answer";
     /// One container could not be inspected; what was known of it stays.
     InspectFailed = "TG0111", "a container could not be inspected";
+    /// What is known of an engine's containers was not confirmed for a while; it stays.
+    StaleView = "TG0112", "the view of a Docker engine is stale";
+    /// An engine that is not on this machine is asked in plain text.
+    PlainEngine = "TG0113", "a Docker engine is asked in plain text";
+    /// Two engines of the configuration show the same containers.
+    TwinEngines = "TG0114", "two Docker engines are one";
     /// A file of instances, or their directory, cannot be read; what was known of it stays.
     UnreadableInstances = "TG0120", "instances that cannot be read";
     /// A file that is no list of instances; what was known of it stays.
@@ -64,6 +74,12 @@ codes! {
     Disagreement = "TG0202", "a container that disagrees with its service";
     /// A service that no route leads to.
     NoHost = "TG0203", "a service without a host";
+    /// Labels that a container has from its image, which nobody trusts.
+    ImageLabels = "TG0204", "labels that come from the image";
+    /// A label that is named like a secret.
+    SecretLabel = "TG0205", "a label that is named like a secret";
+    /// A host that the configuration does not let this container claim.
+    HostRefused = "TG0206", "a host that its owner may not claim";
     /// An instance that is not ready for a reason its owner can mend.
     NotReady = "TG0210", "an instance is not ready";
     /// A service without any ready instance.
@@ -212,13 +228,12 @@ impl fmt::Display for Problem {
     }
 }
 
-/// `text` with control and bidirectional formatting characters escaped. Line feeds stay: Envoy's messages have them.
+/// `text` with control characters, and those that are not seen or turn its direction, escaped. Line feeds stay: Envoy's messages have them.
 #[must_use]
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let formatting =
-            matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        let formatting = matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
         if c == '\n' || !(c.is_control() || formatting) {
             out.push(c);
         } else {

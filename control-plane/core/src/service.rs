@@ -14,6 +14,7 @@ use crate::health::{Readiness, Verdict, readiness};
 use crate::instance::{
     Check, Claim, Discovered, Hint, Instance, InstanceId, Membership, Phase, is_entry, noun, short_id, subject,
 };
+use crate::ownership::Ownership;
 use crate::rollout::{Census, Split, split};
 use crate::{Code, Problem, ServiceName, Timestamp, VersionName};
 
@@ -145,6 +146,7 @@ pub(crate) fn claim_of<'a>(members: &[(&'a Discovered, &'a Membership)]) -> Opti
 pub(crate) struct Facts<'a> {
     pub(crate) catalog: &'a Catalog,
     pub(crate) claims: &'a Claims,
+    pub(crate) ownership: &'a Ownership,
     pub(crate) verdicts: &'a BTreeMap<InstanceId, Verdict>,
     pub(crate) addresses: &'a Addresses,
     pub(crate) flaps: &'a Flaps,
@@ -155,7 +157,7 @@ pub(crate) struct Facts<'a> {
 
 /// The view of a service; `None` when nothing belongs to it any more.
 pub(crate) fn view(name: &ServiceName, facts: &Facts<'_>) -> Option<ServiceView> {
-    let members = facts.catalog.members(name);
+    let members = facts.ownership.members(facts.catalog, name);
     let (claim, _) = claim_of(&members)?;
     let mut problems = Vec::new();
     let mut versions: BTreeMap<VersionName, VersionView> = BTreeMap::new();

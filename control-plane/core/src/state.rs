@@ -14,7 +14,7 @@ use crate::claims::Claims;
 use crate::config::{Config, ServicePattern};
 use crate::flaps::Flaps;
 use crate::health::Verdict;
-use crate::instance::{Check, Instance, InstanceId, Update};
+use crate::instance::{Check, Confirmed, Instance, InstanceId, Update};
 use crate::journal::{EdgeProgress, Journal};
 use crate::service::{Facts, ServiceView, claim_of, view};
 use crate::{Code, Input, Problem, ProviderName, ServiceName, Timestamp, VersionName};
@@ -36,6 +36,8 @@ pub struct State {
     reported: BTreeMap<&'static str, Vec<Problem>>,
     /// When each provider was last heard of; `None`: never.
     heard: BTreeMap<ProviderName, Option<Timestamp>>,
+    /// What each provider counted, as it last said.
+    confirmed: BTreeMap<ProviderName, Confirmed>,
     views: BTreeMap<ServiceName, ServiceView>,
     dirty: BTreeSet<ServiceName>,
     edge_dirty: bool,
@@ -107,6 +109,7 @@ impl State {
         Self {
             config,
             heard: required.iter().map(|provider| (provider.clone(), None)).collect(),
+            confirmed: BTreeMap::new(),
             catalog: Catalog::default(),
             claims: Claims::default(),
             verdicts: BTreeMap::new(),
@@ -154,6 +157,9 @@ impl State {
         // A provider's complaint says that it lives, not that its source does.
         if !matches!(update, Update::Problems(_)) {
             self.heard.insert(provider.clone(), Some(now));
+        }
+        if let Update::Confirmed(confirmed) = update {
+            self.confirmed.insert(provider.clone(), confirmed);
         }
         let Touched { services, watch, forget, came, went, removed, any: _ } = self.catalog.apply(provider, update);
         self.dirty.extend(services);
@@ -219,6 +225,9 @@ impl State {
                 self.dirty.insert(service.clone());
             }
         }
+        if old.ownership != self.config.ownership {
+            self.dirty.extend(self.catalog.services().cloned());
+        }
         self.edge_dirty |= old.edge != self.config.edge;
     }
 
@@ -240,7 +249,8 @@ impl State {
         dirty.extend(self.flaps.release(now));
         let mut places = BTreeSet::new();
         for service in &dirty {
-            self.claims.want(service, claim_of(&self.catalog.members(service)), &mut places);
+            let members = self.config.ownership.members(&self.catalog, service);
+            self.claims.want(service, claim_of(&members), &mut places);
         }
         dirty.extend(self.claims.resolve(&places));
         let mut again = BTreeSet::new();
@@ -249,6 +259,7 @@ impl State {
             let facts = Facts {
                 catalog: &self.catalog,
                 claims: &self.claims,
+                ownership: &self.config.ownership,
                 verdicts: &self.verdicts,
                 addresses: &self.addresses,
                 flaps: &self.flaps,
@@ -370,6 +381,12 @@ impl State {
         self.heard.iter().map(|(provider, at)| (provider, *at))
     }
 
+    /// What a provider counted, as it last said.
+    #[must_use]
+    pub fn confirmed(&self, provider: &ProviderName) -> Confirmed {
+        self.confirmed.get(provider).copied().unwrap_or_default()
+    }
+
     /// The configuration in force.
     #[must_use]
     pub const fn config(&self) -> &Config {
@@ -421,6 +438,7 @@ impl State {
             .chain(self.views.values().flat_map(|view| &view.problems))
             .chain(self.reported.values().flatten())
             .cloned()
+            .chain(self.config.ownership.refusals(&self.catalog))
             .chain(unknown)
             .chain(self.unknown_in_groups())
             .chain(self.serving_kept_problem())

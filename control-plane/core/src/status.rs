@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use self::envoy::{DiffState, EnvoyConfig, EnvoyDiff, HeldResource, HeldState, ResourceDiff};
-use crate::instance::short_id;
+use crate::instance::{Confirmed, short_id};
 use crate::rollout::Split;
 use crate::service::{Condition, ConditionKind, InstanceView, ServiceView, VersionView};
-use crate::{Problem, Severity, State, Timestamp, VersionName, rollout};
+use crate::{Code, Problem, Severity, State, Timestamp, VersionName, rollout};
 
 /// The version of every JSON document of the API.
 pub const API_VERSION: &str = "tidegate/v1";
@@ -48,7 +48,8 @@ pub struct Status {
 pub struct ProviderStatus {
     /// Its name.
     pub name: String,
-    /// When it last told anything; `None`: never.
+    /// When it last told anything, or confirmed what it had told; `None`: never. A Docker engine confirms every few seconds, so
+    /// the time since is the age of the view.
     pub last_heard: Option<Timestamp>,
     /// Containers (or entries) that it knows.
     pub containers: usize,
@@ -56,6 +57,12 @@ pub struct ProviderStatus {
     pub enabled: usize,
     /// How many problems it has itself.
     pub problems: usize,
+    /// Whether what it told was not confirmed for a while (TG0112).
+    pub stale: bool,
+    /// Connections to its source after the first.
+    pub reconnects: u64,
+    /// Changes that it found although no event had told of them.
+    pub repaired: u64,
 }
 
 /// The connected Envoys.
@@ -499,8 +506,18 @@ fn providers(state: &State) -> Vec<ProviderStatus> {
         .providers()
         .map(|(name, last_heard)| {
             let (containers, enabled) = counts.get(name.as_str()).copied().unwrap_or_default();
-            let problems = state.catalog().provider_problems(name).len();
-            ProviderStatus { name: name.to_string(), last_heard, containers, enabled, problems }
+            let problems = state.catalog().provider_problems(name);
+            let Confirmed { reconnects, repaired } = state.confirmed(name);
+            ProviderStatus {
+                name: name.to_string(),
+                last_heard,
+                containers,
+                enabled,
+                problems: problems.len(),
+                stale: problems.iter().any(|problem| problem.code == Code::StaleView),
+                reconnects,
+                repaired,
+            }
         })
         .collect()
 }

@@ -27,6 +27,7 @@ pub(crate) fn container(name: &str, ip_end: u8, labels: &[(&str, &str)]) -> Cont
         tcp_ports: vec![80],
         network_mode: "default".to_owned(),
         networks: [("bridge".to_owned(), Some([172, 17, 0, ip_end].into()))].into(),
+        ..Container::default()
     }
 }
 

@@ -17,7 +17,7 @@ const MAX_HOSTS: usize = 32;
 /// Words and what they say, blanks around it cut off.
 #[derive(Clone, Debug)]
 pub(crate) struct Words<'a> {
-    prefix: &'static str,
+    prefix: String,
     said: BTreeMap<&'a str, &'a str>,
 }
 
@@ -40,8 +40,13 @@ impl Fault {
 
 impl<'a> Words<'a> {
     /// `prefix` is what people write before each word.
-    pub(crate) fn new(prefix: &'static str, said: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        Self { prefix, said: said.into_iter().map(|(word, text)| (word, text.trim())).collect() }
+    pub(crate) fn new(prefix: &str, said: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        Self { prefix: prefix.to_owned(), said: said.into_iter().map(|(word, text)| (word, text.trim())).collect() }
+    }
+
+    /// The word as people write it.
+    pub(crate) fn written(&self, word: &str) -> String {
+        format!("{}{word}", self.prefix)
     }
 
     pub(crate) fn get(&self, word: &str) -> Option<&'a str> {
@@ -86,7 +91,7 @@ impl<'a> Words<'a> {
         let mut faults = Vec::new();
         let kind = self.kind(path, healthcheck).map_err(|fault| faults.push(fault)).ok();
         if path.is_some() && !matches!(kind, Some(CheckKind::Http { .. }) | None) {
-            let cure = format!("set `{}check.type` to `http`", self.prefix);
+            let cure = format!("set `{}` to `http`", self.written("check.type"));
             faults.push(Fault::new("check.path", "only an http check has a path", cure));
         }
         let mut keep = |fault| faults.push(fault);

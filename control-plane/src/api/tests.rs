@@ -108,6 +108,7 @@ pub(crate) fn container(service: &str, name: &str, version: &str, ip_end: u8) ->
         id: id.container,
         name: name.to_owned(),
         created: at,
+        project: None,
         enabled: true,
         phase: Phase::Running,
         health: None,

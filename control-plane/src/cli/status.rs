@@ -62,10 +62,11 @@ fn screen(seen: &Status) -> String {
 }
 
 fn providers(seen: &Status) -> String {
-    let mut table = Drawn::new(&["PROVIDER", "LAST HEARD", "CONTAINERS", "ENABLED", "STATE"]);
+    let mut table = Drawn::new(&["PROVIDER", "LAST HEARD", "CONTAINERS", "ENABLED", "RECONNECTS", "REPAIRED", "STATE"]);
     for provider in &seen.providers {
         let heard = provider.last_heard.map_or_else(|| "never".to_owned(), |at| moment::ago(seen.at, at));
         let state = match (provider.problems, provider.last_heard) {
+            _ if provider.stale => ("stale".to_owned(), Mood::Bad),
             (0, Some(_)) => ("ok".to_owned(), Mood::Good),
             (0, None) => ("waiting".to_owned(), Mood::Unsure),
             (n, _) => (format!("{n} problem(s)"), Mood::Bad),
@@ -75,6 +76,8 @@ fn providers(seen: &Status) -> String {
             plain(heard),
             plain(provider.containers.to_string()),
             plain(provider.enabled.to_string()),
+            plain(provider.reconnects.to_string()),
+            plain(provider.repaired.to_string()),
             state,
         ]);
     }
@@ -189,6 +192,9 @@ mod tests {
                 containers: 12,
                 enabled: 4,
                 problems: 0,
+                stale: false,
+                reconnects: 2,
+                repaired: 1,
             }],
             edges: vec![EdgeStatus {
                 node: "edge".to_owned(),
@@ -227,8 +233,8 @@ mod tests {
         assert_eq!(
             screen(&status),
             "\
-PROVIDER  LAST HEARD  CONTAINERS  ENABLED  STATE
-docker    3 s ago     12          4        ok
+PROVIDER  LAST HEARD  CONTAINERS  ENABLED  RECONNECTS  REPAIRED  STATE
+docker    3 s ago     12          4        2           1         ok
 
 EDGE  GROUP  VERSION       CONNECTED  CDS       EDS    LDS  RDS        ECDS  RTDS
 edge  -      envoy 1.40.0  60 s ago   accepted  stale  -    1 refused  -     -

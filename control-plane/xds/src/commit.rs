@@ -154,12 +154,25 @@ pub(crate) struct Standing(AtomicU8);
 impl Standing {
     const ACCEPTED: u8 = 1;
     const REFUSED: u8 = 2;
+    const SENT: u8 = 4;
+
+    /// Notes that a response has it.
+    pub(crate) fn send(&self) {
+        if !self.is_sent() {
+            self.0.fetch_or(Self::SENT, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether any client may have it, or may have refused it.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.0.load(Ordering::Acquire) != 0
+    }
 
     /// Notes that a client accepted it. `true` if one had refused it and this is the first to accept it.
     pub(crate) fn accept(&self) -> bool {
         // Most of the time it is known already, by another client: no write then, which would be shared by all cores.
         self.0.load(Ordering::Relaxed) & Self::ACCEPTED == 0
-            && self.0.fetch_or(Self::ACCEPTED, Ordering::AcqRel) == Self::REFUSED
+            && self.0.fetch_or(Self::ACCEPTED, Ordering::AcqRel) & Self::REFUSED != 0
     }
 
     pub(crate) fn refuse(&self) {
@@ -172,7 +185,7 @@ impl Standing {
 
     /// Refused by some client and accepted by none.
     pub(crate) fn is_quarantined(&self) -> bool {
-        self.0.load(Ordering::Acquire) == Self::REFUSED
+        self.0.load(Ordering::Acquire) & (Self::ACCEPTED | Self::REFUSED) == Self::REFUSED
     }
 }
 

@@ -42,7 +42,9 @@
 //!   requests, the time it may take to answer, connections and streams. Past a limit its stream ends with the reason.
 //! - **A cut leaves no cluster empty.** What a reconnecting client says that it has is not sent again, but for the
 //!   endpoints of clusters that it may still be warming: all of them if it asks for endpoints before it asks for
-//!   clusters, as Envoy does then. What names clusters waits for these, too.
+//!   clusters, as Envoy does then. What names clusters waits for these, too, and the removal of clusters for the listeners
+//!   and routes that the client is about to ask for. In state of the world its version tells what it had, if that was not
+//!   long ago: of that, clusters that went meanwhile are repeated until its routes have moved.
 //! - **A slow client delays nobody**, and gets the newest state, merged, when it comes to it. One that does not answer or
 //!   read for [`ServerConfig::stall_timeout`] is closed, and so is one that breaks a limit, with the reason.
 //! - **A restart empties nobody.** [`Store::snapshot`] is all that is published, and can be written and read back;

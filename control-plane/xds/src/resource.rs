@@ -152,11 +152,6 @@ impl Version {
         Self(xxhash_rust::xxh3::xxh3_64(content))
     }
 
-    /// A number for a name and its version together.
-    pub(crate) fn with_name(self, name: &str) -> u64 {
-        xxhash_rust::xxh3::xxh3_64_with_seed(name.as_bytes(), self.0)
-    }
-
     /// The version that a client states, or `None` if it is not one of ours.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let plain = text.len() == Self::WIRE_LEN && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -166,6 +161,30 @@ impl Version {
     pub(crate) fn wire(self) -> [u8; Self::WIRE_LEN] {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         std::array::from_fn(|at| DIGITS[(self.0 >> (60 - 4 * at)) as usize & 0xf])
+    }
+}
+
+/// What a set of resources amounts to: a hash of their names and versions, in any order, kept up to date as the set
+/// changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Digest(u64);
+
+impl Digest {
+    pub(crate) fn insert(&mut self, name: &str, version: Version) {
+        self.0 = self.0.wrapping_add(Self::of(name, version));
+    }
+
+    pub(crate) fn remove(&mut self, name: &str, version: Version) {
+        self.0 = self.0.wrapping_sub(Self::of(name, version));
+    }
+
+    fn of(name: &str, version: Version) -> u64 {
+        xxhash_rust::xxh3::xxh3_64_with_seed(name.as_bytes(), version.0)
+    }
+
+    /// The version of the whole.
+    pub(crate) fn version(self) -> Version {
+        Version::of(&self.0.to_le_bytes())
     }
 }
 

@@ -81,9 +81,9 @@ pub(crate) struct Session {
     name_bytes: usize,
     /// The number of the last response on this stream, of any type.
     responses: u64,
-    /// Until when clusters are expected to be asked for: by a client that has something from an earlier stream and begins
-    /// with another type.
-    clusters_due: Option<Duration>,
+    /// Until when a client that has something from an earlier stream is expected to ask for all types that others wait
+    /// for; `None`: it has nothing.
+    asks_until: Option<Duration>,
 }
 
 /// A response, ready to be written: everything but the resources is small, and those are shared.
@@ -207,7 +207,7 @@ impl Session {
             watches: PerType::default(),
             name_bytes: 0,
             responses: 0,
-            clusters_due: None,
+            asks_until: None,
         }
     }
 
@@ -236,8 +236,8 @@ impl Session {
             next_response: self.responses + 1,
         };
         self.check_names(&request.names)?;
-        if resource_type != ResourceType::Cluster && self.clusters_due.is_none() && request.has_something() {
-            self.clusters_due = Some(now + self.limits.upsert_patience());
+        if first && self.asks_until.is_none() && request.states_something() {
+            self.asks_until = Some(now + self.limits.upsert_patience());
         }
         let may_be_warming = resource_type == ResourceType::Endpoint && self.awaits_clusters();
         let held = if may_be_warming { None } else { request.names.held() };
@@ -259,6 +259,9 @@ impl Session {
         let changed = was_wildcard != interest.everything || !interest.gained.is_empty() || !interest.lost.is_empty();
         if first {
             watch.start(tables, table, held, owed, context.next_response, now);
+            if let Some(state) = table.state(request.version) {
+                watch.go_on_from(state, table);
+            }
         } else if changed || owed != Owed::default() {
             watch.owe(owed, tables.sequence());
         }
@@ -322,7 +325,8 @@ impl Session {
 
     /// When `next_response` may have more to say although nothing else happened.
     pub(crate) fn deadline(&self, now: Duration) -> Option<Duration> {
-        self.watches.iter().flat_map(|(_, watch)| watch.deadlines(&self.limits)).filter(|at| *at > now).min()
+        let of_watches = self.watches.iter().flat_map(|(_, watch)| watch.deadlines(&self.limits));
+        of_watches.chain(self.asks_until).filter(|at| *at > now).min()
     }
 
     /// Since when the oldest response of any type waits for its answer.
@@ -481,14 +485,14 @@ impl Session {
         })
     }
 
-    /// What a type may send now, given what the stream has confirmed of the others.
+    /// What a type may send now, given what the stream has confirmed of the others. Of a type that a client is about to
+    /// ask for again, it has what was in force when its last stream was cut: nothing of what others wait for.
     fn gates(&self, resource_type: ResourceType, now: Duration) -> Gates {
-        let clusters_to_come = self.awaits_clusters() && self.clusters_due.is_some_and(|due| now < due);
-        let confirmed = |other| match other {
-            ResourceType::Cluster if clusters_to_come => 0,
-            other => self.watches[other].confirmed(),
-        };
-        let settled = |other| confirmed(other).min(self.watches[other].confirmed_removals());
+        let comes_back = self.protocol.only.is_none() && self.asks_until.is_some_and(|until| now < until);
+        let is_to_come = |other| comes_back && !self.watches[other].requested;
+        let confirmed = |other| if is_to_come(other) { 0 } else { self.watches[other].confirmed() };
+        let confirmed_removals = |other| if is_to_come(other) { 0 } else { self.watches[other].confirmed_removals() };
+        let settled = |other| confirmed(other).min(confirmed_removals(other));
         let upserts = match resource_type {
             ResourceType::Cluster | ResourceType::Endpoint => Gates::OPEN,
             ResourceType::Listener | ResourceType::Route | ResourceType::ExtensionConfig | ResourceType::Runtime => {
@@ -499,7 +503,7 @@ impl Session {
             ResourceType::Listener | ResourceType::Runtime => Gates::OPEN,
             ResourceType::Route | ResourceType::ExtensionConfig => settled(ResourceType::Listener),
             ResourceType::Cluster => settled(ResourceType::Listener).min(settled(ResourceType::Route)),
-            ResourceType::Endpoint => self.watches[ResourceType::Cluster].confirmed_removals(),
+            ResourceType::Endpoint => confirmed_removals(ResourceType::Cluster),
         };
         let blocked_for = self.watches[resource_type].blocked_for(now);
         Gates {

@@ -121,6 +121,7 @@ pub(crate) mod tests {
     pub(crate) fn behaviour() -> Behaviour {
         Behaviour::new(Settings {
             address: "127.0.0.1:0".parse().unwrap(),
+            second_port: None,
             service: "shop".to_owned(),
             version: "v2".to_owned(),
             hostname: "box".to_owned(),

@@ -17,7 +17,7 @@ mod server;
 mod settings;
 mod signal;
 
-use std::{process::ExitCode, sync::Arc, thread};
+use std::{process::ExitCode, sync::Arc, thread, time::Duration};
 
 use crate::{
     behaviour::Behaviour,
@@ -32,6 +32,7 @@ usage: tidegate-sample [serve]               serve, configured by the environmen
        tidegate-sample healthcheck [PATH]    exit 0 if GET PATH (default /health) of this container's server succeeds
 
 environment: ADDRESS (0.0.0.0)  PORT (8080)  SERVICE (sample)  VERSION (v1)
+             SECOND_PORT        serve there, too, as VERSION-second
              START_DELAY_MS     wait before listening           READY_AFTER_MS  /ready fails until then
              ERRORS             percent of requests that fail   DELAY_MS        added to every request
              TERM               graceful | now | ignore: what SIGTERM does
@@ -69,22 +70,26 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(settings: Settings, signals: &signal::Termination) -> ExitCode {
-    let on_term = settings.on_term;
-    let exit_after = settings.exit_after;
-    let start_delay = settings.start_delay;
+fn start(settings: Settings, delay: Duration) -> Arc<Server> {
     let address = settings.address;
-    let behaviour = Arc::new(Behaviour::new(settings));
-    let server = Arc::new(Server::new(behaviour));
-
+    let server = Arc::new(Server::new(Arc::new(Behaviour::new(settings))));
     let listening = Arc::clone(&server);
     thread::spawn(move || {
-        thread::sleep(start_delay);
+        thread::sleep(delay);
         if let Err(error) = listening.run(address) {
             eprintln!("tidegate-sample: cannot listen on {address}: {error}");
             std::process::exit(1);
         }
     });
+    server
+}
+
+fn serve(settings: Settings, signals: &signal::Termination) -> ExitCode {
+    let on_term = settings.on_term;
+    let exit_after = settings.exit_after;
+    let start_delay = settings.start_delay;
+    let second = settings.second();
+    let servers: Vec<Arc<Server>> = std::iter::once(settings).chain(second).map(|s| start(s, start_delay)).collect();
 
     if !exit_after.is_zero() {
         thread::spawn(move || {
@@ -106,7 +111,7 @@ fn serve(settings: Settings, signals: &signal::Termination) -> ExitCode {
             OnTerm::Graceful { delay } => {
                 println!("signal {signal}: accepting for {delay:?} more, then finishing what is in flight");
                 thread::sleep(delay);
-                server.drain();
+                servers.iter().for_each(|server| server.drain());
                 println!("drained");
                 return ExitCode::SUCCESS;
             }

@@ -9,6 +9,8 @@ use std::{
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) address: SocketAddr,
+    /// Another server of the same process, whose version says so.
+    pub(crate) second_port: Option<u16>,
     pub(crate) service: String,
     pub(crate) version: String,
     /// The container's short id, as Docker sets it, unless `--hostname` says otherwise.
@@ -20,6 +22,14 @@ pub(crate) struct Settings {
     pub(crate) on_term: OnTerm,
     /// Zero: never.
     pub(crate) exit_after: Duration,
+}
+
+impl Settings {
+    /// Those of the second server, if there is to be one.
+    pub(crate) fn second(&self) -> Option<Self> {
+        let address = SocketAddr::new(self.address.ip(), self.second_port?);
+        Some(Self { address, version: format!("{}-second", self.version), second_port: None, ..self.clone() })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +61,7 @@ impl Settings {
         };
         Ok(Self {
             address: SocketAddr::new(ip, number(&lookup, "PORT", 8080)?),
+            second_port: Some(number(&lookup, "SECOND_PORT", 0)?).filter(|port| *port > 0),
             service: lookup("SERVICE").unwrap_or_else(|| "sample".to_owned()),
             version: lookup("VERSION").unwrap_or_else(|| "v1".to_owned()),
             hostname: lookup("HOSTNAME").or_else(kernel_hostname).unwrap_or_else(|| "unknown".to_owned()),
@@ -96,6 +107,7 @@ mod tests {
     fn empty_environment_is_enough() {
         let settings = settings(&[]).unwrap();
         assert_eq!(settings.address.to_string(), "0.0.0.0:8080");
+        assert!(settings.second().is_none());
         assert_eq!(settings.on_term, OnTerm::Graceful { delay: Duration::ZERO });
     }
 

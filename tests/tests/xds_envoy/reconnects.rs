@@ -23,6 +23,7 @@ in_both_variants!(
     a_cut_between_a_cluster_and_its_endpoints_leaves_nothing_warming,
     a_route_to_a_new_cluster_waits_for_it_also_after_such_a_cut,
     what_changed_during_a_cut_arrives_whole,
+    a_cluster_that_another_replaced_during_a_cut_serves_until_its_routes_have_moved,
     a_cluster_that_was_empty_is_filled_after_a_cut,
 );
 
@@ -230,6 +231,46 @@ async fn what_changed_during_a_cut_arrives_whole(variant: Variant) -> Result<()>
         load.stop().await?.all_succeeded()?;
     }
     Ok(())
+}
+
+async fn a_cluster_that_another_replaced_during_a_cut_serves_until_its_routes_have_moved(
+    variant: Variant,
+) -> Result<()> {
+    let shop = Local::start("shop", "v1").await?;
+    let mut world = World::start(transport(variant), &[("old", &[shop.address])]).await?;
+    let mut commit = Commit::default();
+    commit.upsert(ResourceType::Route, "web", &routes_to(&[("shop", "old")]));
+    world.store.commit(commit);
+    world.answers("shop", 200).await?;
+    let load = Load::get(world.listener, &host("shop"), "/").closed(8).duration(2 * SOON).requests(1_000_000).start();
+    world.settled(PROMPTLY).await?;
+
+    // Several times, for it is a race between the end of the old and the route to the new.
+    let mut serving = "old".to_owned();
+    for round in 0..5 {
+        world.cable.cut().await;
+        connected(&world.envoy, false).await?;
+        let next = format!("next-{round}");
+        let mut commit = Commit::default();
+        commit.upsert(ResourceType::Cluster, &next, &world.cluster(&next, 1));
+        commit.upsert(ResourceType::Endpoint, &next, &assignment(&next, &[shop.address]));
+        commit.upsert(ResourceType::Route, "web", &routes_to(&[("shop", &next)]));
+        commit.remove(ResourceType::Cluster, &serving);
+        commit.remove(ResourceType::Endpoint, &serving);
+        world.store.commit(commit);
+        world.cable.mend()?;
+        world.settled(PROMPTLY).await?;
+        until(SOON, "the old cluster's end", async || {
+            ensure!(world.envoy.endpoints(&serving).await?.is_none(), "it is there");
+            Ok(())
+        })
+        .await?;
+        asked(&load, 50).await?;
+        serving = next;
+    }
+    let report = load.stop().await?;
+    eprintln!("{variant:?}: {report}");
+    report.all_succeeded()
 }
 
 async fn a_cluster_that_was_empty_is_filled_after_a_cut(variant: Variant) -> Result<()> {

@@ -1,14 +1,16 @@
 //! From the tree to the [`Config`]: each key is read by the function of its place, and every mistake becomes a problem.
 
+mod docker;
 mod groups;
+mod ownership;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::tree::{Node, Place, Value};
-use super::{Admin, Canary, Config, HashOn, Listener, Salt, ServiceConfig, WHOLE, XdsTls, tree};
+use super::{Admin, Canary, Config, HashOn, Listener, Reach, Salt, ServiceConfig, WHOLE, XdsTls, tree};
 use crate::name::NameError;
 use crate::{Code, Problem, ServiceName, VersionName, duration, suggest};
 
@@ -115,7 +117,7 @@ impl<'a> Reader<'a> {
 
     fn root(&mut self, root: &Node) -> Config {
         let mut config = Config::default();
-        let keys = self.keys("", root, &["edge", "xds", "api", "providers", "services"]);
+        let keys = self.keys("", root, &["edge", "xds", "api", "providers", "ownership", "services"]);
         if let Some(node) = keys.get("edge") {
             self.edge(node, &mut config);
         }
@@ -130,6 +132,9 @@ impl<'a> Reader<'a> {
         }
         if let Some(node) = keys.get("providers") {
             self.providers(node, &mut config);
+        }
+        if let Some(node) = keys.get("ownership") {
+            config.ownership = self.ownership(node);
         }
         if let Some(node) = keys.get("services") {
             for (place, name, node) in self.entries("services", node) {
@@ -189,32 +194,11 @@ impl<'a> Reader<'a> {
             config.file = Some(path.to_owned());
         }
         let Some(node) = keys.get("docker") else { return };
-        let keys = self.keys("providers.docker", node, &["enabled", "endpoint"]);
-        if let Some(node) = keys.get("endpoint")
-            && let Some(endpoint) = self.endpoint(node)
-        {
-            config.docker.endpoint = endpoint;
-        }
-        if let Some(node) = keys.get("enabled") {
-            match self.text("providers.docker.enabled", node) {
-                Some("true") | None => {}
-                Some("false") if config.file.is_none() => self.report(
-                    node.place,
-                    "without Docker there is no source of instances",
-                    "set `providers.file.path`, or leave `enabled` out",
-                ),
-                Some("false") => config.docker.enabled = false,
-                Some(other) => self.report(
-                    node.place,
-                    &format!("`providers.docker.enabled`: {other:?} is neither true nor false"),
-                    "write `true` or `false`",
-                ),
-            }
-        }
+        config.docker = self.docker(node, config.file.is_some());
     }
 
     fn edge(&mut self, node: &Node, config: &mut Config) {
-        let keys = self.keys("edge", node, &["listeners", "groups", "network", "admin"]);
+        let keys = self.keys("edge", node, &["listeners", "groups", "network", "reach", "node", "admin"]);
         if let Some(node) = keys.get("listeners") {
             let mut listeners: Vec<Listener> = Vec::new();
             for item in self.items("edge.listeners", node) {
@@ -242,6 +226,32 @@ impl<'a> Reader<'a> {
         }
         if let Some(node) = keys.get("network") {
             config.edge.network = self.text("edge.network", node).map(str::to_owned);
+        }
+        if let Some(node) = keys.get("reach") {
+            config.edge.reach = match self.text("edge.reach", node) {
+                Some("containers") | None => Reach::Containers,
+                Some("published") => Reach::Published,
+                Some(other) => {
+                    let cure = suggest::did_you_mean(other, ["containers", "published"], || {
+                        "use containers or published".to_owned()
+                    });
+                    self.report(node.place, &format!("`edge.reach`: there is no way {other:?}"), &cure);
+                    Reach::Containers
+                }
+            };
+            if config.edge.reach == Reach::Published && config.edge.network.is_some() {
+                let reason =
+                    "`edge.reach` is `published`, but `edge.network` says that Envoy is on the containers' network";
+                self.report(node.place, reason, "leave one of the two out");
+            }
+        }
+        if let Some(node) = keys.get("node") {
+            let text = self.text("edge.node", node).unwrap_or_default();
+            config.edge.node = text.parse().ok().filter(|ip: &IpAddr| !ip.is_unspecified() && !ip.is_multicast());
+            if config.edge.node.is_none() {
+                let reason = format!("`edge.node`: {text:?} is not the address of a node");
+                self.report(node.place, &reason, "write an IP address, such as \"10.0.0.1\"");
+            }
         }
         if let Some(node) = keys.get("admin") {
             config.edge.admin = match self.text("edge.admin", node) {
@@ -309,16 +319,6 @@ impl<'a> Reader<'a> {
             &format!("`xds.loadReportInterval`: {reason}"),
             "write a duration from 1s to 5m, such as 10s",
         );
-        None
-    }
-
-    fn endpoint(&mut self, node: &Node) -> Option<String> {
-        let text = self.text("providers.docker.endpoint", node)?;
-        if text.starts_with("unix:///") || text.starts_with("tcp://") {
-            return Some(text.to_owned());
-        }
-        let reason = format!("`providers.docker.endpoint`: {text:?} is not an endpoint");
-        self.report(node.place, &reason, "write \"unix:///var/run/docker.sock\" or \"tcp://HOST:PORT\"");
         None
     }
 

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::Severity;
+use crate::testing::config;
 
 fn problems(text: &str) -> Vec<String> {
     parse("tidegate.yaml", text)
@@ -37,12 +38,33 @@ services:
     let config = parse("f", text).unwrap();
     assert_eq!(config.edge.listeners.len(), 2);
     assert_eq!(config.edge.network.as_deref(), Some("front"));
-    assert_eq!(config.docker.endpoint, "unix:///run/docker.sock");
+    assert_eq!(config.docker.engines[0].endpoint, "unix:///run/docker.sock");
     let shop = &config.services[&ServiceName::new("shop").unwrap()];
     assert_eq!(shop.stable.as_ref().unwrap().as_str(), "1.10", "a version is the text as written, not a number");
     let canary = shop.canary.as_ref().unwrap();
     assert_eq!((canary.version.as_str(), canary.weight, canary.salt), ("1.11", 29, Salt::Service));
     assert_eq!(canary.hash_on, [HashOn::Header("x-user-id".to_owned()), HashOn::SourceIp]);
+}
+
+#[test]
+fn where_envoy_stands_is_read() {
+    let edge =
+        |text: &str| parse("f", &format!("edge: {{ {text} }}")).map(|config| (config.edge.reach, config.edge.node));
+    assert_eq!(edge("listeners: [ { name: web, address: \"127.0.0.1:1\" } ]"), Ok((Reach::Containers, None)));
+    let node = Some([10, 0, 0, 1].into());
+    assert_eq!(edge("reach: published, node: 10.0.0.1"), Ok((Reach::Published, node)));
+    assert_eq!(edge("reach: containers, node: 10.0.0.1, network: front"), Ok((Reach::Containers, node)));
+    for (text, said) in [
+        ("reach: publishd", "did you mean `published`?"),
+        ("reach: published, network: front", "leave one of the two out"),
+        ("node: here", "\"here\" is not the address of a node"),
+        ("node: 0.0.0.0", "\"0.0.0.0\" is not the address of a node"),
+    ] {
+        let found = problems(&format!("edge: {{ {text} }}"));
+        assert!(found.len() == 1 && found[0].contains(said), "{text}: {found:?}");
+    }
+    let other = parse("f", "edge: { reach: published, node: 10.0.0.1 }").unwrap();
+    assert_eq!(other.needs_restart(&Config::default()), ["edge.reach", "edge.node"]);
 }
 
 #[test]
@@ -261,4 +283,41 @@ proptest! {
     fn no_structured_text_panics(lines in proptest::collection::vec("( ){0,6}(services|shop|stable|canary|weight|version|edge|- )?:? ?[a-z0-9.{}\\[\\]\"&*!|>-]{0,12}", 0..12)) {
         let _ = parse("f", &lines.join("\n"));
     }
+}
+
+#[test]
+fn engines_of_docker_are_one_or_have_names() {
+    let engines = |text: &str| config(&format!("providers: {{ docker: {text} }}")).docker.engines;
+    let names = |text: &str| engines(text).iter().map(|e| e.provider().to_string()).collect::<Vec<_>>();
+    assert_eq!(names("{}"), ["docker"]);
+    let two = "{ engines: [ { name: local, endpoint: \"unix:///a.sock\" }, { name: build, endpoint: \"tcp://b:2376\", \
+               required: false, tls: { ca: ca.pem, cert: c.pem, key: k.pem } } ] }";
+    assert_eq!(names(two), ["docker:local", "docker:build"]);
+    let [local, build] = &engines(two)[..] else { panic!() };
+    assert!(local.required && local.tls.is_none() && !build.required);
+    let shown = Some(("c.pem".to_owned(), "k.pem".to_owned()));
+    assert_eq!(build.tls, Some(DockerTls { ca: "ca.pem".to_owned(), shown }));
+    for (bad, said) in [
+        ("{ endpoint: \"ssh://a\" }", "`providers.docker.endpoint`: \"ssh://a\" is not an endpoint"),
+        ("{ engines: [] }", "names no engine"),
+        ("{ engines: [ { name: a } ] }", "needs `name` and `endpoint`"),
+        ("{ engines: [ { name: a b, endpoint: \"tcp://b\" } ] }", "cannot be the name of an engine"),
+        (
+            "{ endpoint: \"tcp://a\", engines: [ { name: a, endpoint: \"tcp://b\" } ] }",
+            "an engine of its own beside them",
+        ),
+        (
+            "{ engines: [ { name: a, endpoint: \"tcp://b\" }, { name: b, endpoint: \"tcp://b\" } ] }",
+            "another engine before this one has its name or its endpoint",
+        ),
+        ("{ engines: [ { name: a, endpoint: \"tcp://b\", required: no } ] }", "neither true nor false"),
+        ("{ tls: { ca: a } }", "which has no TLS"),
+        ("{ endpoint: \"tcp://a\", tls: { cert: a, key: b } }", "has no `ca`"),
+        ("{ endpoint: \"tcp://a\", tls: { ca: a, key: b } }", "has one of `cert` and `key`"),
+    ] {
+        let problems = problems(&format!("providers: {{ docker: {bad} }}"));
+        assert!(problems.iter().any(|problem| problem.contains(said)), "{bad}: {problems:?}");
+    }
+    let plain = config("{}");
+    assert_eq!(plain.needs_restart(&config(&format!("providers: {{ docker: {two} }}"))), ["providers.docker.engines"]);
 }

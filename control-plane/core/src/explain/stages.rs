@@ -3,7 +3,9 @@
 use super::StageState::{Failed, Passed, Pending, Unknown};
 use super::{Part, Stage};
 use crate::config::percent;
-use crate::instance::{CheckKind, Discovered, DockerHealth, Instance, Membership, Phase, is_entry, noun};
+use crate::instance::{
+    CheckKind, Discovered, DockerHealth, Instance, Membership, Phase, is_entry, noun, service_subject,
+};
 use crate::rollout::{Split, canary_buckets};
 use crate::service::{Condition, ConditionKind, InstanceView, ServiceView};
 use crate::{Code, Problem, ServiceName, State, VersionName};
@@ -22,7 +24,13 @@ pub(super) fn service(state: &State, name: &ServiceName) -> Part {
         belong(&members),
     );
     let Some(view) = state.service(name) else {
-        let stages = vec![discovered, not_settled(state)];
+        let refused =
+            members.iter().find_map(|(container, member)| state.config().ownership.refusal(container, member));
+        let settled = match refused {
+            Some(problem) => Stage::new("host", Failed, None, format!("{}: {}", problem.subject, told(&problem))),
+            None => not_settled(state),
+        };
+        let stages = vec![discovered, settled];
         let (service, outcome) = (Some(name.to_string()), String::new());
         return Part { subject, service, version: None, outcome, stages, events: Vec::new() };
     };
@@ -36,20 +44,45 @@ pub(super) fn service(state: &State, name: &ServiceName) -> Part {
     }
 }
 
+/// The stages of a container, once for each of its services; first those that are not routed for what their labels say.
+pub(super) fn container_with_its_services(state: &State, container: &Discovered) -> Vec<Part> {
+    if container.memberships.is_empty() {
+        return vec![self::container(state, container, None)];
+    }
+    let whole = container.subject();
+    let members: Vec<String> =
+        container.memberships.iter().map(|m| service_subject(&whole, m.service.as_str())).collect();
+    let mut unclear: Vec<&String> = container.problems.iter().map(|problem| &problem.subject).collect();
+    unclear.retain(|subject| **subject != whole && !members.contains(subject));
+    unclear.dedup();
+    let unclear = unclear.into_iter().map(|subject| Part {
+        subject: subject.clone(),
+        service: None,
+        version: None,
+        outcome: String::new(),
+        stages: vec![discovered(container), enabled(container), labels(container, Some(subject))],
+        events: Vec::new(),
+    });
+    let members = container.memberships.iter().map(|membership| self::container(state, container, Some(membership)));
+    unclear.chain(members).collect()
+}
+
 /// The stages of a container, as a member of a service if it is one.
 pub(super) fn container(state: &State, container: &Discovered, membership: Option<&Membership>) -> Part {
     let view = membership.and_then(|membership| state.service(&membership.service));
     let of_file = is_entry(&container.id);
+    let whole = container.subject();
+    let own = membership.map(|membership| service_subject(&whole, membership.service.as_str()));
     let mut stages = vec![discovered(container)];
     if !of_file {
-        stages.extend([enabled(container), labels(container)]);
+        stages.extend([enabled(container), labels(container, own.as_deref())]);
     }
     if let Some(membership) = membership {
-        stages.push(member(container, membership, view));
+        stages.push(member(state, container, membership, view));
     }
     let instance = membership.and_then(|m| container.instances.iter().find(|i| i.service == m.service));
     let judged = instance.and_then(|instance| find(view?, instance));
-    stages.push(address(container, instance));
+    stages.push(address(container, own.as_deref(), instance));
     if !of_file {
         stages.extend([running(container), healthcheck(container)]);
     }
@@ -67,7 +100,7 @@ pub(super) fn container(state: &State, container: &Discovered, membership: Optio
         (None, _) => {}
     }
     Part {
-        subject: container.subject(),
+        subject: own.filter(|_| container.memberships.len() > 1).unwrap_or(whole),
         service: membership.map(|membership| membership.service.to_string()),
         version: membership.map(|membership| membership.version.to_string()),
         outcome,
@@ -105,22 +138,28 @@ fn enabled(container: &Discovered) -> Stage {
     if container.enabled {
         return Stage::new("enabled", Passed, Some(container.observed_at), "it has the label `tidegate.enable=true`");
     }
+    if let Some(said) = said(container, None, &[Code::ImageLabels]) {
+        return Stage::new("enabled", Failed, Some(container.observed_at), said);
+    }
     let reason = container.problems.first().map_or("it is not enabled", |problem| problem.reason.as_str());
     let cure = "create it with the label `tidegate.enable=true` to have it routed";
     Stage::new("enabled", Failed, Some(container.observed_at), format!("{reason}; {cure}"))
 }
 
-fn labels(container: &Discovered) -> Stage {
+fn labels(container: &Discovered, service: Option<&str>) -> Stage {
     let at = Some(container.observed_at);
-    let wrong = [Code::InvalidLabel, Code::UnknownLabel, Code::LabelLimit];
-    match said(container, &wrong) {
+    let wrong = [Code::InvalidLabel, Code::UnknownLabel, Code::LabelLimit, Code::LabelConflict, Code::LeftOut];
+    match said(container, service, &wrong) {
         Some(reasons) => Stage::new("labels", Failed, at, reasons),
         None if container.enabled => Stage::new("labels", Passed, at, "they are all understood"),
         None => Stage::new("labels", Unknown, None, "they are not read while it is not enabled"),
     }
 }
 
-fn member(container: &Discovered, membership: &Membership, view: Option<&ServiceView>) -> Stage {
+fn member(state: &State, container: &Discovered, membership: &Membership, view: Option<&ServiceView>) -> Stage {
+    if let Some(problem) = state.config().ownership.refusal(container, membership) {
+        return Stage::new("service", Failed, Some(container.observed_at), told(&problem));
+    }
     let subject = container.subject();
     let dispute = view
         .into_iter()
@@ -137,9 +176,9 @@ fn member(container: &Discovered, membership: &Membership, view: Option<&Service
     }
 }
 
-fn address(container: &Discovered, instance: Option<&Instance>) -> Stage {
+fn address(container: &Discovered, service: Option<&str>, instance: Option<&Instance>) -> Stage {
     let unclear = [Code::UnclearPort, Code::AmbiguousNetwork, Code::NoAddress];
-    if let Some(reasons) = said(container, &unclear) {
+    if let Some(reasons) = said(container, service, &unclear) {
         return Stage::new("address", Failed, Some(container.observed_at), reasons);
     }
     match instance {
@@ -333,10 +372,13 @@ fn places(view: &ServiceView) -> String {
     view.hosts.iter().map(|host| format!("`{host}{path}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// The reasons of a container's problems of these kinds.
-fn said(container: &Discovered, codes: &[Code]) -> Option<String> {
-    let reasons: Vec<String> =
-        container.problems.iter().filter(|problem| codes.contains(&problem.code)).map(told).collect();
+/// The reasons of a container's problems of these kinds; where one of its services is meant, those of that and of the whole.
+fn said(container: &Discovered, service: Option<&str>, codes: &[Code]) -> Option<String> {
+    let whole = container.subject();
+    let concerns =
+        |problem: &&Problem| service.is_none_or(|service| problem.subject == service || problem.subject == whole);
+    let problems = container.problems.iter().filter(|problem| codes.contains(&problem.code)).filter(concerns);
+    let reasons: Vec<String> = problems.map(told).collect();
     (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 

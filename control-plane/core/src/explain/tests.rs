@@ -32,6 +32,26 @@ fn a_service_comes_with_its_containers() {
 }
 
 #[test]
+fn several_services_of_a_container_are_told_apart() {
+    let labels = [
+        ("tidegate.svc.api.port", "8080"),
+        ("tidegate.svc.api.host", "api.localhost"),
+        ("tidegate.svc.admin.port", "9000"),
+        ("tidegate.svc.typo.prot", "9001"),
+    ];
+    let world = settled(&[container("both", 2, &labels)]);
+    let explanation = explain(&world.state, "both", world.now).unwrap();
+    let answers: Vec<String> = explanation.parts.iter().map(Part::answer).collect();
+    let both = "container both (00000000both)";
+    let [typo, admin, api] = answers.as_slice() else { panic!("{answers:#?}") };
+    assert!(typo.starts_with(&format!("{both}, service typo gets no traffic: labels failed: there is no")), "{typo}");
+    assert!(admin.starts_with(&format!("{both}, service admin gets no traffic: host failed")), "{admin}");
+    assert!(api.starts_with(&format!("{both}, service api: every stage passed")), "{api}");
+    assert_eq!(explanation.answer, *typo, "what is wrong comes first");
+    assert_eq!(answer(&world, "api"), "service api: every stage passed; it is published at `api.localhost`");
+}
+
+#[test]
 fn an_entry_of_a_file_is_told_as_one() {
     let mut world = settled(&[]);
     world.list("- { service: cart, host: cart.localhost, address: '127.0.0.1:9001', check: { type: none } }");

@@ -1,11 +1,20 @@
 //! Labels in, instances and problems out.
 
+mod networks;
+mod own;
+mod services;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use proptest::prelude::*;
 
+use super::address::is_refused;
 use super::*;
-use crate::instance::{CheckKind, Claim, DockerHealth, Phase};
+use crate::instance::{Check, CheckKind, Claim, DockerHealth, Phase};
 use crate::problem::Severity;
 use crate::words::{validate_host, validate_path};
+use crate::{Code, VersionName};
 
 /// A running container on `bridge` that exposes port 80, and these labels.
 fn container(labels: &[(&str, &str)]) -> Container {
@@ -20,6 +29,7 @@ fn container(labels: &[(&str, &str)]) -> Container {
         tcp_ports: vec![80],
         network_mode: "default".to_owned(),
         networks: networks(&[("bridge", "172.17.0.2")]),
+        ..Container::default()
     }
 }
 
@@ -40,7 +50,7 @@ fn read(container: &Container) -> Discovered {
 fn read_at(container: &Container, network: Option<&str>) -> Discovered {
     let hint = Hint { action: "start".to_owned(), at: Timestamp::default() };
     let sighting = Sighting { hint, observed_at: Timestamp::default(), terminating: None };
-    interpret(container, &Placement { network: network.map(str::to_owned) }, sighting)
+    interpret(container, &Placement { network: network.map(str::to_owned), ..Placement::default() }, sighting)
 }
 
 /// The one instance of a container without problems.
@@ -188,48 +198,6 @@ fn the_port_is_named_or_the_only_one() {
 }
 
 #[test]
-fn several_networks_without_a_rule_are_a_problem_and_never_a_guess() {
-    let two = networks(&[("front", "10.0.0.2"), ("web_default", "10.1.0.2")]);
-    let on_two = |labels: &[(&str, &str)]| Container { networks: two.clone(), ..enabled(labels) };
-    let chosen = |container: &Container, network| {
-        read_at(container, network).instances.first().map(|instance| instance.id.network.clone())
-    };
-    let compose = ("com.docker.compose.project", "web");
-    assert_eq!(codes(&on_two(&[])), [Code::AmbiguousNetwork]);
-    assert!(problem(&on_two(&[])).0.contains("`front`, `web_default`"));
-    assert_eq!(chosen(&on_two(&[]), Some("front")).as_deref(), Some("front"), "the one that Envoy shares");
-    assert_eq!(chosen(&on_two(&[]), Some("elsewhere")), None);
-    assert_eq!(chosen(&on_two(&[compose]), None).as_deref(), Some("web_default"), "the project's default");
-    assert_eq!(chosen(&on_two(&[compose]), Some("front")).as_deref(), Some("front"), "sharing comes first");
-    let labelled = on_two(&[compose, ("tidegate.network", "front")]);
-    assert_eq!(chosen(&labelled, Some("web_default")).as_deref(), Some("front"), "the label comes before all");
-    assert_eq!(codes(&on_two(&[("tidegate.network", "fornt")])), [Code::InvalidLabel]);
-    assert!(problem(&on_two(&[("tidegate.network", "fornt")])).1.contains("did you mean `front`?"));
-}
-
-#[test]
-fn an_address_that_is_not_the_containers_own_is_refused() {
-    for address in ["127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "::ffff:127.0.0.1", "::1", "fe80::1", "::"]
-    {
-        let container = Container { networks: networks(&[("bridge", address)]), ..enabled(&[]) };
-        assert_eq!(codes(&container), [Code::NoAddress], "{address}");
-    }
-    let ipv6 = Container { networks: networks(&[("bridge", "fd00::2")]), ..enabled(&[]) };
-    assert_eq!(instance(&ipv6).id.address.to_string(), "[fd00::2]:80");
-}
-
-#[test]
-fn a_container_without_an_address_of_its_own_is_a_problem() {
-    for mode in ["host", "none", "container:3f9c"] {
-        let container = Container { network_mode: mode.to_owned(), ..enabled(&[]) };
-        assert_eq!(codes(&container), [Code::NoAddress], "{mode}");
-        assert!(problem(&container).0.contains(mode));
-    }
-    assert_eq!(codes(&Container { networks: BTreeMap::new(), ..enabled(&[]) }), [Code::NoAddress]);
-    assert_eq!(codes(&Container { networks: networks(&[("bridge", "")]), ..enabled(&[]) }), [Code::NoAddress]);
-}
-
-#[test]
 fn only_what_runs_has_instances_and_only_that_needs_an_address() {
     for (phase, instances) in [
         (Phase::Running, 1),
@@ -257,8 +225,6 @@ fn hosts_and_paths_are_validated() {
     for bad in ["", "api", "/a b", "/a?b", "/a#b", "/../x", "/./x", "/caf\u{e9}", "/a\u{0}"] {
         assert_eq!(codes(&enabled(&[("tidegate.path", bad)])), [Code::InvalidLabel], "path {bad:?}");
     }
-    let many = (0..33).map(|n| format!("h{n}.example")).collect::<Vec<_>>().join(",");
-    assert_eq!(codes(&enabled(&[("tidegate.host", &many)])), [Code::InvalidLabel]);
 }
 
 #[test]
@@ -327,6 +293,9 @@ fn more_or_larger_labels_than_allowed_quarantine_the_container() {
     assert_eq!(codes(&enabled(&labels)), [Code::LabelLimit]);
     assert_eq!(codes(&enabled(&[(&format!("tidegate.{}", "k".repeat(120)), "")])), [Code::LabelLimit]);
     assert_eq!(codes(&enabled(&[("tidegate.host", &"v".repeat(1025))])), [Code::LabelLimit]);
+    let hosts = |count| (0..count).map(|n| format!("h{n}.example")).collect::<Vec<_>>().join(",");
+    assert_eq!(codes(&enabled(&[("tidegate.host", &hosts(33))])), [Code::LabelLimit]);
+    assert_eq!(instance(&enabled(&[("tidegate.host", &hosts(32))])).id.address.port(), 80);
     let foreign: Vec<_> = (0..500).map(|n| format!("com.example.x{n}")).collect();
     let labels: Vec<_> = foreign.iter().map(|key| (key.as_str(), "")).collect();
     assert_eq!(read(&enabled(&labels)).instances.len(), 1, "the labels of others do not count");
@@ -350,8 +319,10 @@ fn values() -> impl Strategy<Value = String> {
 
 fn keys() -> impl Strategy<Value = String> {
     let known: Vec<_> = SCHEMA.iter().map(|(key, _)| (*key).to_owned()).collect();
+    let named = (proptest::sample::select(vec!["a", "b"]), proptest::sample::select(known.clone()));
     prop_oneof![
         8 => proptest::sample::select(known),
+        4 => named.prop_map(|(name, key)| key.replace("tidegate.", &format!("tidegate.svc.{name}."))),
         1 => "tidegate\\.[a-z.]{0,20}",
         1 => "com\\.docker\\.compose\\.(project|service)",
         1 => ".{0,20}",
@@ -392,15 +363,30 @@ proptest! {
     fn whatever_the_labels_the_answer_is_an_instance_or_a_reason(container in containers()) {
         let discovered = read(&container);
         let alive = matches!(container.phase, Phase::Running | Phase::Paused);
-        let errors = discovered.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+        let wrong: BTreeSet<&str> = discovered.problems.iter().filter(|p| p.severity == Severity::Error).map(|p| &*p.subject).collect();
+        let named = container.labels.keys().filter_map(|key| key.strip_prefix("tidegate.svc.")?.split_once('.'));
+        let names: BTreeSet<&str> =
+            named.filter(|(name, word)| !name.is_empty() && !word.is_empty()).map(|(name, _)| name).collect();
+        let routed = match discovered.enabled && alive && !wrong.contains(&*discovered.subject()) {
+            false => 0,
+            true => names.len().max(1) - wrong.len(),
+        };
         prop_assert_eq!(discovered.enabled, is_enabled(&container.labels));
-        prop_assert_eq!(discovered.instances.len(), usize::from(discovered.enabled && alive && errors == 0));
+        prop_assert_eq!(discovered.instances.len(), routed, "{:#?}", discovered);
+        let ids: BTreeSet<_> = discovered.instances.iter().map(|instance| &instance.id).collect();
+        prop_assert_eq!(ids.len(), discovered.instances.len(), "each at an address of its own");
         for problem in &discovered.problems {
             prop_assert!(!problem.reason.is_empty() && !problem.cure.is_empty() && !problem.effect.is_empty());
-            prop_assert!(!problem.to_string().chars().any(|c| c.is_control() && c != '\n'));
+            for text in [&problem.subject, &problem.reason, &problem.effect, &problem.cure] {
+                prop_assert!(!text.chars().any(char::is_control), "{:?}", text);
+            }
         }
         for instance in &discovered.instances {
             prop_assert!(instance.id.address.port() > 0);
+            if container.network_mode == "host" {
+                prop_assert!(instance.id.address.ip().is_loopback());
+                continue;
+            }
             prop_assert!(!is_refused(instance.id.address.ip()));
             prop_assert_eq!(container.networks.get(&instance.id.network), Some(&Some(instance.id.address.ip())));
         }

@@ -1,4 +1,4 @@
-//! Connections to a Docker engine: one for each request, over a unix socket or TCP.
+//! Connections to a Docker engine: one for each request, over a unix socket, TCP or TLS.
 
 use std::io;
 use std::sync::OnceLock;
@@ -8,34 +8,52 @@ use http::{Request, Response, Uri, header};
 use hyper::body::{Body, Incoming};
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tidegate_core::config::DockerTls;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::engine::EngineError;
 use super::facts;
+use super::tls::Tls;
 
 /// Where the engine listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Endpoint {
     /// A socket's path.
     Unix(String),
-    /// Host and port.
-    Tcp(String),
+    /// Host and port, and how to shake hands there.
+    Tcp(String, Option<Tls>),
 }
 
 impl Endpoint {
-    /// Reads `unix:///path` or `tcp://host[:port]`.
-    pub(super) fn parse(text: &str) -> Result<Self, EngineError> {
-        match text.split_once("://") {
-            Some(("unix", path)) if path.starts_with('/') => Ok(Self::Unix(path.to_owned())),
-            Some(("tcp" | "http", address)) if !address.is_empty() => {
-                let address = address.trim_end_matches('/');
-                let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-                Ok(Self::Tcp(if has_port { address.to_owned() } else { format!("{address}:2375") }))
-            }
-            _ => Err(EngineError::Endpoint { endpoint: text.to_owned() }),
+    /// Reads `unix:///path` or `tcp://host[:port]`, and the files of TLS.
+    pub(super) async fn new(text: &str, tls: Option<&DockerTls>) -> Result<Self, EngineError> {
+        let invalid = || EngineError::Endpoint { endpoint: text.to_owned() };
+        if let Some(path) = text.strip_prefix("unix://").filter(|path| path.starts_with('/')) {
+            return Ok(Self::Unix(path.to_owned()));
         }
+        // Docker's own ports.
+        let address = address(text, if tls.is_some() { 2376 } else { 2375 }).ok_or_else(invalid)?;
+        let tls = match tls {
+            Some(files) => Some(Tls::load(files, &address).await?),
+            None => None,
+        };
+        Ok(Self::Tcp(address, tls))
     }
+}
+
+/// `HOST:PORT` of `tcp://HOST[:PORT]`.
+fn address(text: &str, default_port: u16) -> Option<String> {
+    let address = text.strip_prefix("tcp://").or_else(|| text.strip_prefix("http://"))?.trim_end_matches('/');
+    let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    (!address.is_empty()).then(|| if has_port { address.to_owned() } else { format!("{address}:{default_port}") })
+}
+
+/// Whether an endpoint is TCP to another machine.
+pub(super) fn is_elsewhere(endpoint: &str) -> bool {
+    let Some(address) = address(endpoint, 0) else { return false };
+    let host = address.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']);
+    host != "localhost" && !host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Opens connections, and asks by the negotiated version once there is one.
@@ -75,7 +93,10 @@ impl Dialer {
         let request = self.addressed(request)?;
         let response = match &self.endpoint {
             Endpoint::Unix(path) => exchange(UnixStream::connect(path).await?, request).await?,
-            Endpoint::Tcp(address) => exchange(TcpStream::connect(address).await?, request).await?,
+            Endpoint::Tcp(address, None) => exchange(TcpStream::connect(address).await?, request).await?,
+            Endpoint::Tcp(address, Some(tls)) => {
+                exchange(tls.connect(TcpStream::connect(address).await?).await?, request).await?
+            }
         };
         if let Some(date) = response.headers().get(header::DATE).and_then(|date| date.to_str().ok())
             && let Some(seconds) = http_date(date)
@@ -132,14 +153,32 @@ fn http_date(text: &str) -> Option<i64> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn endpoints_are_sockets_and_addresses() {
-        let parse = |text: &str| Endpoint::parse(text).ok();
-        assert_eq!(parse("unix:///var/run/docker.sock"), Some(Endpoint::Unix("/var/run/docker.sock".into())));
-        assert_eq!(parse("tcp://127.0.0.1:2375"), Some(Endpoint::Tcp("127.0.0.1:2375".into())));
-        assert_eq!(parse("tcp://proxy"), Some(Endpoint::Tcp("proxy:2375".into())));
+    #[tokio::test]
+    async fn endpoints_are_sockets_and_addresses() {
+        let parse = async |text: &str| match Endpoint::new(text, None).await {
+            Ok(Endpoint::Unix(path)) => Some(path),
+            Ok(Endpoint::Tcp(address, None)) => Some(address),
+            _ => None,
+        };
+        assert_eq!(parse("unix:///var/run/docker.sock").await.as_deref(), Some("/var/run/docker.sock"));
+        assert_eq!(parse("tcp://127.0.0.1:2375").await.as_deref(), Some("127.0.0.1:2375"));
+        assert_eq!(parse("tcp://proxy").await.as_deref(), Some("proxy:2375"));
         for bad in ["", "/var/run/docker.sock", "unix://relative", "tcp://", "ssh://host"] {
-            assert_eq!(parse(bad), None, "{bad:?}");
+            assert_eq!(parse(bad).await, None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn only_tcp_to_another_machine_is_elsewhere() {
+        for (endpoint, elsewhere) in [
+            ("unix:///var/run/docker.sock", false),
+            ("tcp://127.0.0.1:2375", false),
+            ("tcp://[::1]:2375", false),
+            ("tcp://localhost", false),
+            ("tcp://10.0.0.2:2375", true),
+            ("tcp://build", true),
+        ] {
+            assert_eq!(is_elsewhere(endpoint), elsewhere, "{endpoint}");
         }
     }
 

@@ -14,12 +14,14 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
 use tidegate_core::container::Container;
 use tokio::time::timeout;
 
 use super::dial::{Dialer, Endpoint};
 use super::facts::{self, Inspect, Inspected};
 use super::hints::{self, Event};
+use super::images::{Image, Images};
 use crate::clock::Clock;
 
 /// The oldest API that is spoken (Docker 20.10).
@@ -32,6 +34,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const LIST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the watchdog's ping may take.
 pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// What is asked about images.
+pub(super) const IMAGE: &str = "the inspection of its image";
 /// An inspect is tens of kilobytes; this is its bound.
 const MAX_INSPECT: usize = 4 << 20;
 /// An event is a kilobyte or two, of which labels are the most; a line that is longer ends the stream.
@@ -71,6 +75,16 @@ pub(super) enum EngineError {
         status: u16,
         /// The engine's words.
         message: String,
+    },
+    /// A file of TLS cannot be used.
+    #[error("the file {path} of `tls.{key}` cannot be used: {reason}")]
+    Tls {
+        /// Which one.
+        key: &'static str,
+        /// Its path.
+        path: String,
+        /// Why.
+        reason: String,
     },
     /// The engine is too old.
     #[error("it speaks the API version {version}, and 1.41 is the oldest that is understood")]
@@ -113,6 +127,8 @@ pub(super) struct Engine {
     /// The engine's clock minus ours, in nanoseconds; zero when they are the same.
     skew: i64,
     clock: Clock,
+    /// `None`: what a container has from its image counts as its own, and no image is read.
+    images: Option<Images>,
 }
 
 impl Engine {
@@ -146,7 +162,13 @@ impl Engine {
         let ours = nanos(clock);
         let skew = dialer.date().map_or(0, |date| date - ours);
         let skew = if skew.abs() < SAME_CLOCK { 0 } else { skew };
-        Ok(Self { dialer, docker, skew, clock })
+        Ok(Self { dialer, docker, skew, clock, images: None })
+    }
+
+    /// From now on with each container comes what its image says.
+    #[must_use]
+    pub(super) fn reading_images(self) -> Self {
+        Self { images: Some(Images::default()), ..self }
     }
 
     /// The version agreed on.
@@ -185,23 +207,28 @@ impl Engine {
     /// One container; `None` when there is none with that id.
     pub(super) async fn inspect(&self, id: &str) -> Result<Option<Inspected>, EngineError> {
         const PHASE: &str = "the inspection";
-        let unreadable = |reason: String| EngineError::Protocol { phase: PHASE, reason };
         let call = async {
             let response =
                 self.get(&format!("/containers/{id}/json")).await.map_err(|source| EngineError::Connect { source })?;
             if response.status() == http::StatusCode::NOT_FOUND {
                 return Ok(None);
             }
-            let body = accepted(PHASE, response).await?.into_body();
-            let body = Limited::new(body, MAX_INSPECT)
-                .collect()
-                .await
-                .map_err(|error| unreadable(error.to_string()))?
-                .to_bytes();
-            let inspect: Inspect = serde_json::from_slice(&body).map_err(|error| unreadable(error.to_string()))?;
-            Ok(Some(inspect.into()))
+            Ok(Some(decoded::<Inspect>(PHASE, response).await?))
         };
-        within(CALL_TIMEOUT, PHASE, call).await?
+        let Some(inspect) = within(CALL_TIMEOUT, PHASE, call).await?? else { return Ok(None) };
+        let image = inspect.image().to_owned();
+        let mut inspected = Inspected::from(inspect);
+        if let Some(images) = &self.images {
+            let labels = images.labels(&image, self.image(&image));
+            inspected.facts.image_labels = Some(within(CALL_TIMEOUT, IMAGE, labels).await??);
+        }
+        Ok(Some(inspected))
+    }
+
+    async fn image(&self, id: &str) -> Result<Image, EngineError> {
+        let response =
+            self.get(&format!("/images/{id}/json")).await.map_err(|source| EngineError::Connect { source })?;
+        decoded(IMAGE, response).await
     }
 
     /// Whether it still answers.
@@ -261,6 +288,14 @@ impl Events {
 
 async fn within<T>(limit: Duration, phase: &'static str, call: impl Future<Output = T>) -> Result<T, EngineError> {
     timeout(limit, call).await.map_err(|_| EngineError::TimedOut { phase, after: limit })
+}
+
+/// The body of a success, as JSON.
+async fn decoded<T: DeserializeOwned>(phase: &'static str, response: Response<Incoming>) -> Result<T, EngineError> {
+    let unreadable = |reason: String| EngineError::Protocol { phase, reason };
+    let body = accepted(phase, response).await?.into_body();
+    let body = Limited::new(body, MAX_INSPECT).collect().await.map_err(|error| unreadable(error.to_string()))?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| unreadable(error.to_string()))
 }
 
 /// The response if it is a success, else what the engine says.

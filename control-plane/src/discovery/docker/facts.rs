@@ -2,10 +2,10 @@
 //! inspect is read into has no field for the environment, mounts or command line, so no secret in them is ever kept.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use bollard::models::{ContainerSummary, EndpointSettings};
+use bollard::models::{ContainerSummary, EndpointSettings, PortSummary, PortSummaryTypeEnum};
 use serde::Deserialize;
 use tidegate_core::Timestamp;
 use tidegate_core::container::Container;
@@ -48,6 +48,8 @@ pub(super) struct Inspect {
     id: String,
     #[serde(default)]
     name: String,
+    #[serde(default)]
+    image: String,
     #[serde(default)]
     created: String,
     #[serde(default)]
@@ -107,6 +109,17 @@ struct HostConfig {
 struct NetworkSettings {
     #[serde(default)]
     networks: Option<HashMap<String, Option<Endpoint>>>,
+    #[serde(default)]
+    ports: Option<HashMap<String, Option<Vec<PortBinding>>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct PortBinding {
+    #[serde(default)]
+    host_ip: String,
+    #[serde(default)]
+    host_port: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -117,16 +130,30 @@ struct Endpoint {
     global_ipv6_address: Option<String>,
 }
 
+impl Inspect {
+    /// The id of its image.
+    pub(super) fn image(&self) -> &str {
+        &self.image
+    }
+}
+
 impl From<Inspect> for Inspected {
     fn from(inspect: Inspect) -> Self {
         let State { status, started_at, exit_code, oom_killed, health } = inspect.state;
         let config = inspect.config.unwrap_or_default();
-        let networks = inspect.network_settings.unwrap_or_default().networks.unwrap_or_default();
+        let NetworkSettings { networks, ports } = inspect.network_settings.unwrap_or_default();
+        let networks = networks.unwrap_or_default();
+        let bindings = ports.unwrap_or_default().into_iter().flat_map(|(port, bindings)| {
+            let port = port.strip_suffix("/tcp").and_then(|port| port.parse().ok());
+            let bindings = bindings.unwrap_or_default().into_iter();
+            bindings.filter_map(move |binding| Some((port?, binding.host_ip, binding.host_port.parse().ok()?)))
+        });
+        let published = published(bindings);
         let stop_timeout = config
             .stop_timeout
             .and_then(|seconds| u64::try_from(seconds).ok())
             .map_or(DEFAULT_STOP_TIMEOUT, Duration::from_secs);
-        let labels = config.labels.unwrap_or_default();
+        let labels = labels::kept(config.labels.unwrap_or_default());
         let stop = Stop {
             signal: config.stop_signal.as_deref().and_then(signal::parse).unwrap_or(signal::TERM),
             // `docker stop -t` tells nobody its time; the label can.
@@ -149,6 +176,8 @@ impl From<Inspect> for Inspected {
                     (name, address(endpoint.ip_address.as_deref(), endpoint.global_ipv6_address.as_deref()))
                 })
                 .collect(),
+            published,
+            ..Container::default()
         };
         Self { facts, stop }
     }
@@ -161,6 +190,8 @@ pub(super) fn listed(summary: ContainerSummary) -> Option<Container> {
     let phase = phase(&summary.state.map(|state| state.to_string()).unwrap_or_default(), exit_code(&status), false);
     let networks = summary.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
     let names = summary.names.unwrap_or_default();
+    let tcp = |port: &PortSummary| port.typ == Some(PortSummaryTypeEnum::TCP);
+    let ports = summary.ports.unwrap_or_default().into_iter().filter(tcp);
     // Legacy links add names such as `/other/alias`.
     let name = names.iter().find(|name| !name.trim_start_matches('/').contains('/')).or(names.first());
     Some(Container {
@@ -172,10 +203,12 @@ pub(super) fn listed(summary: ContainerSummary) -> Option<Container> {
         started_at: String::new(),
         health: listed_health(&status),
         phase,
-        labels: summary.labels.unwrap_or_default().into_iter().collect(),
+        labels: labels::kept(summary.labels.unwrap_or_default()),
         tcp_ports: Vec::new(),
         network_mode: summary.host_config.and_then(|config| config.network_mode).unwrap_or_default(),
         networks: networks.into_iter().map(|(name, endpoint)| (name, endpoint_address(&endpoint))).collect(),
+        published: published(ports.filter_map(|port| Some((port.private_port, port.ip?, port.public_port?)))),
+        ..Container::default()
     })
 }
 
@@ -187,7 +220,10 @@ pub(super) fn differs(listed: &Container, known: &Container) -> bool {
         || listed.name != known.name
         || listed.labels != known.labels
         // The list shows health and addresses of what is up; of what is down, both are left-overs.
-        || (alive && (listed.health != known.health || listed.networks != known.networks))
+        || (alive
+            && (listed.health != known.health
+                || listed.networks != known.networks
+                || listed.published != known.published))
 }
 
 fn plain_name(name: &str) -> String {
@@ -241,6 +277,20 @@ fn tcp_ports(keys: impl Iterator<Item = String>) -> Vec<u16> {
     ports.sort_unstable();
     ports.dedup();
     ports
+}
+
+/// By the port in the container; Docker writes an empty text for all addresses.
+fn published(bindings: impl Iterator<Item = (u16, String, u16)>) -> BTreeMap<u16, Vec<SocketAddr>> {
+    let mut published: BTreeMap<u16, Vec<SocketAddr>> = BTreeMap::new();
+    for (port, ip, on_node) in bindings.filter(|(.., on_node)| *on_node > 0) {
+        let ip = if ip.is_empty() { Some(Ipv4Addr::UNSPECIFIED.into()) } else { ip.parse::<IpAddr>().ok() };
+        published.entry(port).or_default().extend(ip.map(|ip| SocketAddr::new(ip, on_node)));
+    }
+    for addresses in published.values_mut() {
+        addresses.sort_unstable();
+        addresses.dedup();
+    }
+    published
 }
 
 fn endpoint_address(endpoint: &EndpointSettings) -> Option<IpAddr> {

@@ -2,7 +2,8 @@
 //! is being stopped, and that a run is over. Whatever arrives before the look is coalesced by container into [`Dirty`], which
 //! is therefore bounded by the number of containers and never makes the reader of events wait. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::Deserialize;
 use tidegate_core::Timestamp;
@@ -55,7 +56,11 @@ impl Event {
     /// When the engine says it happened, in nanoseconds since the Unix epoch by the engine's clock.
     pub(super) fn at(&self) -> i64 {
         // Without nanoseconds it may have happened up to the end of that second.
-        if self.time_nano > 0 { self.time_nano } else { self.time.saturating_mul(1_000_000_000) + 999_999_999 }
+        if self.time_nano > 0 {
+            self.time_nano
+        } else {
+            self.time.saturating_mul(1_000_000_000).saturating_add(999_999_999)
+        }
     }
 }
 
@@ -96,16 +101,25 @@ impl Pending {
     }
 }
 
+/// So many events are known again when they come a second time: more than an engine remembers (256), as a stream begins with
+/// what was told before the last one broke.
+const RECENT: usize = 512;
+
 /// The containers about which something was heard since the last look.
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
-    pending: HashMap<String, Pending>,
+    pending: BTreeMap<String, Pending>,
     newest: Option<i64>,
+    /// Hashes of the last events, the oldest first: of id, action and time.
+    recent: VecDeque<u64>,
 }
 
 impl Dirty {
     /// Takes one event. Order does not matter, nor do duplicates.
     pub(super) fn insert(&mut self, event: Event, seen: Timestamp) {
+        if !self.is_new(&event) {
+            return;
+        }
         let at = event.at();
         self.newest = self.newest.max(Some(at));
         let Event { kind, action, actor, .. } = event;
@@ -158,8 +172,27 @@ impl Dirty {
         pending.seen = seen;
     }
 
+    fn is_new(&mut self, event: &Event) -> bool {
+        // Without nanoseconds two events may look the same.
+        if event.time_nano == 0 {
+            return true;
+        }
+        let mut hasher = DefaultHasher::new();
+        let subject = event.actor.attributes.as_ref().and_then(|attributes| attributes.get("container"));
+        (&event.actor.id, subject, &event.action, event.time_nano).hash(&mut hasher);
+        let hash = hasher.finish();
+        let is_new = !self.recent.contains(&hash);
+        if is_new {
+            self.recent.push_back(hash);
+            if self.recent.len() > RECENT {
+                self.recent.pop_front();
+            }
+        }
+        is_new
+    }
+
     /// All of it, leaving nothing.
-    pub(super) fn take(&mut self) -> HashMap<String, Pending> {
+    pub(super) fn take(&mut self) -> BTreeMap<String, Pending> {
         std::mem::take(&mut self.pending)
     }
 

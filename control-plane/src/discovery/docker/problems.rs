@@ -4,9 +4,9 @@
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-use tidegate_core::{Code, Problem};
+use tidegate_core::{Code, Problem, ProviderName, Timestamp};
 
-use super::engine::EngineError;
+use super::engine::{EngineError, IMAGE};
 
 /// What follows from an engine that does not answer.
 const EFFECT: &str = "what was known of its containers stays in force and checks go on, but changes are not seen; tidegate tries again until it \
@@ -30,13 +30,17 @@ pub(super) fn unreachable(endpoint: &str, error: &EngineError) -> Problem {
         ),
         EngineError::Refused { status: 403 | 405, .. } => (
             error.to_string(),
-            "let the socket proxy pass GET on /version, /_ping, /events, /containers/json and /containers/ID/json"
+            "let the socket proxy pass GET on /version, /_ping, /events, /containers/json, /containers/ID/json and /images/ID/json"
                 .to_owned(),
         ),
         EngineError::Refused { status: 400, .. } => (
             error.to_string(),
             "the engine does not accept the API version: use Docker 20.10 or newer, and a tidegate as new as it"
                 .to_owned(),
+        ),
+        EngineError::Tls { key, .. } => (
+            error.to_string(),
+            format!("put a PEM file that tidegate may read there, or name another one as `tls.{key}` of the engine"),
         ),
         EngineError::ApiTooOld { .. } => (error.to_string(), "use Docker 20.10 or newer".to_owned()),
         EngineError::Refused { .. } | EngineError::Protocol { .. } | EngineError::StreamEnded => {
@@ -46,14 +50,61 @@ pub(super) fn unreachable(endpoint: &str, error: &EngineError) -> Problem {
     Problem::error(Code::DockerUnreachable, format!("Docker engine {endpoint}"), reason, EFFECT, cure)
 }
 
+/// That nothing confirmed since `at` what was told of the engine's containers (TG0112).
+pub(super) fn stale(endpoint: &str, at: Timestamp) -> Problem {
+    Problem::error(
+        Code::StaleView,
+        format!("Docker engine {endpoint}"),
+        format!("nothing has confirmed what is known of its containers since {at}"),
+        "endpoints stay as they were then and checks go on; what started, stopped or moved since is not seen",
+        "see why the engine does not answer (TG0110); it passes by itself when it does",
+    )
+    .warning()
+}
+
+/// An engine on another machine that is asked without TLS (TG0113).
+pub(super) fn plain(endpoint: &str) -> Problem {
+    Problem::error(
+        Code::PlainEngine,
+        format!("Docker engine {endpoint}"),
+        "it is on another machine and is asked without TLS",
+        "who is on the way can read and change what tidegate is told, and who reaches the port controls that machine",
+        "set `tls` for it, and let the engine ask for certificates",
+    )
+    .warning()
+}
+
+/// An engine that shows what `twin` shows (TG0114).
+pub(super) fn twin(endpoint: &str, twin: &ProviderName) -> Problem {
+    Problem::error(
+        Code::TwinEngines,
+        format!("Docker engine {endpoint}"),
+        format!("it shows containers that `{twin}` shows too"),
+        "those are taken from there; from here only what that one does not show",
+        "remove one of the two from `providers.docker.engines`",
+    )
+    .warning()
+}
+
 /// Why one container could not be inspected (TG0111).
 pub(super) fn inspect_failed(subject: &str, error: &EngineError) -> Problem {
+    use EngineError::{Protocol, Refused, TimedOut};
+    let of_image = matches!(
+        error,
+        Protocol { phase, .. } | Refused { phase, .. } | TimedOut { phase, .. } if *phase == IMAGE
+    );
+    let cure = if of_image {
+        "none needed if it passes: tidegate tries again; else let it read `/images/ID/json`, or set \
+         `providers.docker.trustImageLabels: true`"
+    } else {
+        "none needed if it passes: tidegate tries again; else see what `docker inspect` says"
+    };
     Problem::error(
         Code::InspectFailed,
         subject,
         format!("it could not be inspected: {error}"),
         "what was known of it stays in force; its changes are not seen",
-        "none needed if it passes: tidegate tries again; else see what `docker inspect` says",
+        cure,
     )
     .warning()
 }
@@ -100,6 +151,12 @@ fn socket(path: &str, error: &std::io::Error) -> (String, String) {
 fn address(endpoint: &str, error: &std::io::Error) -> (String, String) {
     let reason = match error.kind() {
         ErrorKind::ConnectionRefused => format!("nothing listens at {endpoint}"),
+        // What rustls says no to.
+        ErrorKind::InvalidData => {
+            let cure = "let `tls.ca` be the authority of the engine's certificate, and the certificate name the endpoint's \
+                        host; or, if the engine speaks no TLS there, leave `tls` out";
+            return (format!("TLS to {endpoint} failed: {error}"), cure.to_owned());
+        }
         _ => format!("{endpoint} cannot be reached: {error}"),
     };
     (reason, "start the engine or its socket proxy there, or set `providers.docker.endpoint`".to_owned())

@@ -1,11 +1,10 @@
 //! One connection to the engine, from the subscription to its loss. The reader of events only fills [`Heard`]; everything
 //! else (looks, lists, pings, what to send) is decided in [`Session::turn`], one wake-up at a time.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rand::Rng;
 use tidegate_core::container::Container;
 use tidegate_core::instance::Hint;
 use tidegate_core::{Problem, Timestamp, Update};
@@ -20,7 +19,8 @@ use super::hints::{Dirty, Pending};
 use super::problems;
 use super::queue::Queue;
 use super::stats::DockerStats;
-use super::view::{Again, Look, View};
+use super::view::{Again, Consequences, Look, View};
+use super::{DockerSettings, jittered};
 use crate::clock::Clock;
 
 /// Looks under way at once. A look waits for the container's lock, which a start holds: enough that those do not keep others
@@ -35,6 +35,9 @@ const FIRST_RESYNC: Duration = Duration::from_secs(1);
 const CREATED_LOOK: Duration = Duration::from_secs(2);
 /// A stream that keeps events to itself is opened anew, but not again and again.
 const SUSPECT_AFTER: Duration = Duration::from_secs(60);
+
+/// A time that is waited for no longer than this, and then again.
+const FAR: Duration = Duration::from_secs(86_400);
 
 /// What the reader of events leaves for the session: bounded by the number of containers, and never in the reader's way.
 #[derive(Debug, Default)]
@@ -76,6 +79,7 @@ pub(super) struct Session {
     stats: DockerStats,
     clock: Clock,
     resync: Duration,
+    jitter: u64,
     /// Everything that is under way; the reader is one of them.
     jobs: JoinSet<Done>,
     queue: Queue,
@@ -101,6 +105,8 @@ pub(super) struct Turn {
     pub(super) complete: bool,
     /// A list found what no event had told: the stream keeps things to itself.
     pub(super) suspect: bool,
+    /// Everything that was told holds: the engine has answered, its stream of events is open, and a full set was told.
+    pub(super) confirmed: bool,
 }
 
 /// What ended.
@@ -121,7 +127,7 @@ impl Session {
         heard: Arc<Heard>,
         stats: DockerStats,
         clock: Clock,
-        resync: Duration,
+        settings: &DockerSettings,
     ) -> Self {
         let mut jobs = JoinSet::new();
         let reader = read(events, Arc::clone(&heard), stats.clone(), clock);
@@ -132,7 +138,8 @@ impl Session {
             heard,
             stats,
             clock,
-            resync,
+            resync: settings.resync,
+            jitter: settings.jitter,
             jobs,
             queue: Queue::default(),
             awaited: Some(HashSet::new()),
@@ -178,7 +185,8 @@ impl Session {
     pub(super) async fn turn(&mut self, view: &mut View) -> Result<Turn, EngineError> {
         let mut turn = Turn::default();
         let heard = Arc::clone(&self.heard);
-        let deadline = view.next_deadline().map(|at| Instant::now() + at.since(self.clock.now()));
+        // A stop timeout may be longer than any clock runs.
+        let deadline = view.next_deadline().map(|at| Instant::now() + at.since(self.clock.now()).min(FAR));
         tokio::select! {
             // The reader never ends by itself without a result, so the set is never empty.
             Some(done) = self.jobs.join_next() => match done {
@@ -214,7 +222,7 @@ impl Session {
     /// Takes everything heard since the last time.
     fn hear(&mut self, view: &mut View, turn: &mut Turn) {
         let moment = Moment { now: self.clock.now(), engine: self.engine.now(), opened: self.opened };
-        let pending: HashMap<String, Pending> = self.heard.with(Dirty::take);
+        let pending: BTreeMap<String, Pending> = self.heard.with(Dirty::take);
         for (id, pending) in pending {
             tracing::debug!(container = id, action = pending.action, "heard of a container");
             let heard = view.hear(&id, &pending, moment);
@@ -238,12 +246,14 @@ impl Session {
             Done::Pinged(result) => {
                 result?;
                 self.stats.answered(now);
+                turn.confirmed = self.awaited.is_none();
                 self.pinging = false;
                 self.next_ping = Instant::now() + PING_INTERVAL;
             }
             Done::Listed { asked, list } => {
                 let list = list?;
                 self.stats.answered(now);
+                turn.confirmed = true;
                 self.listing = false;
                 self.next_resync = Instant::now() + self.resync;
                 let hint = Hint { action: RESYNC.to_owned(), at: now };
@@ -305,7 +315,8 @@ impl Session {
                 turn.problems |= self.failed.get(id) != Some(&problem);
                 self.failed.insert(id.to_owned(), problem);
                 self.await_no_more(id);
-                self.queue.again(id, hint, Instant::now(), failure_pause);
+                let pause = |attempt| Some(jittered(failure_pause(attempt), (self.jitter, id, attempt)));
+                self.queue.again(id, hint, Instant::now(), pause);
                 return;
             }
         };
@@ -331,10 +342,15 @@ impl Session {
     }
 
     /// Whether the first full set is complete now; until then it stands for every update.
-    fn conclude(&mut self, view: &View, turn: &mut Turn) {
+    fn conclude(&mut self, view: &mut View, turn: &mut Turn) {
+        let Consequences { updates, inspect } = view.consequences();
+        turn.updates.extend(updates);
+        for id in inspect {
+            self.queue.now(&id, Hint { action: "network of another".to_owned(), at: self.clock.now() });
+        }
         if self.awaited.as_ref().is_some_and(HashSet::is_empty) {
             self.awaited = None;
-            turn.complete = true;
+            (turn.complete, turn.confirmed) = (true, true);
             turn.updates.push(view.reset());
         }
         self.stats.containers.set(i64::try_from(view.len()).unwrap_or(i64::MAX));
@@ -374,7 +390,6 @@ fn stale_pause(attempt: u32) -> Option<Duration> {
 }
 
 /// From 200 ms doubling to 10 s, less up to half of it.
-fn failure_pause(attempt: u32) -> Option<Duration> {
-    let pause = Duration::from_millis(200 << attempt.min(6)).min(Duration::from_secs(10));
-    Some(pause.mul_f64(rand::rng().random_range(0.5..=1.0)))
+fn failure_pause(attempt: u32) -> Duration {
+    Duration::from_millis(200 << attempt.min(6)).min(Duration::from_secs(10))
 }

@@ -2,7 +2,7 @@
 //! them what to tell the inbox. Pure: it is told what was heard, listed and inspected, and answers with updates and with what
 //! to look at.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use tidegate_core::container::Container;
 use tidegate_core::instance::{Hint, Phase};
@@ -64,8 +64,20 @@ pub(super) struct Listing {
 #[derive(Debug)]
 pub(super) struct View {
     placement: Placement,
-    known: HashMap<String, Known>,
-    fates: HashMap<String, Fate>,
+    known: BTreeMap<String, Known>,
+    fates: BTreeMap<String, Fate>,
+    /// The enabled containers that are on another one's network (`container:ID`), by that one's id.
+    borrowers: BTreeMap<String, BTreeSet<String>>,
+    consequences: Consequences,
+}
+
+/// What follows for containers from news of another one, whose network they are on.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Consequences {
+    /// What changed.
+    pub(super) updates: Vec<Update>,
+    /// What to inspect: it is on nobody's network, but somebody is on its.
+    pub(super) inspect: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -87,6 +99,7 @@ const fn is_alive(phase: &Phase) -> bool {
 fn same(a: &Discovered, b: &Discovered) -> bool {
     a.name == b.name
         && a.created == b.created
+        && a.project == b.project
         && a.enabled == b.enabled
         && a.phase == b.phase
         && a.health == b.health
@@ -97,7 +110,13 @@ fn same(a: &Discovered, b: &Discovered) -> bool {
 
 impl View {
     pub(super) fn new(placement: Placement) -> Self {
-        Self { placement, known: HashMap::new(), fates: HashMap::new() }
+        Self {
+            placement,
+            known: BTreeMap::new(),
+            fates: BTreeMap::new(),
+            borrowers: BTreeMap::new(),
+            consequences: Consequences::default(),
+        }
     }
 
     /// Takes what events said of one container.
@@ -112,7 +131,11 @@ impl View {
             // A network's event about a container nobody has spoken of: whatever it does next is said with its labels.
             (None, None) => return nothing,
         };
-        if enabled { self.hear_enabled(id, pending, moment) } else { self.hear_other(id, pending, moment) }
+        if enabled || self.borrowers.contains_key(id) {
+            self.hear_enabled(id, pending, moment)
+        } else {
+            self.hear_other(id, pending, moment)
+        }
     }
 
     fn hear_enabled(&mut self, id: &str, pending: &Pending, moment: Moment) -> Heard {
@@ -148,19 +171,13 @@ impl View {
     fn hear_other(&mut self, id: &str, pending: &Pending, moment: Moment) -> Heard {
         if let Some(About { name, attributes }) = &pending.about {
             let known = self.known.entry(id.to_owned()).or_insert_with(|| {
-                let labels =
-                    attributes.iter().filter(|(key, _)| key.contains('.')).map(|(k, v)| (k.clone(), v.clone()));
+                let labels = labels::kept(attributes.iter().map(|(key, value)| (key.clone(), value.clone())));
                 Known::unseen(Container {
                     id: id.to_owned(),
                     name: name.clone(),
                     created: moment.now,
-                    started_at: String::new(),
-                    phase: Phase::Created,
-                    health: None,
-                    labels: labels.collect(),
-                    tcp_ports: Vec::new(),
-                    network_mode: String::new(),
-                    networks: BTreeMap::new(),
+                    labels,
+                    ..Container::default()
                 })
             });
             known.facts.name.clone_from(name);
@@ -188,6 +205,12 @@ impl View {
             }
         }
         let lacks_address = alive && facts.networks.values().any(Option::is_none);
+        if let Some(lender) = labels::borrowed_from(&facts.network_mode) {
+            self.borrowers.entry(lender.to_owned()).or_default().insert(id.clone());
+            if self.known.get(lender).is_none_or(|lender| !lender.inspected) {
+                self.consequences.inspect.insert(lender.to_owned());
+            }
+        }
         match self.known.get_mut(&id) {
             Some(known) => (known.facts, known.stop, known.inspected) = (facts, stop, true),
             None => {
@@ -202,7 +225,17 @@ impl View {
     /// The container does not exist any more.
     pub(super) fn gone(&mut self, id: &str) -> Option<Update> {
         self.fates.remove(id);
-        self.known.remove(id).map(|_| Update::Remove(id.to_owned()))
+        let gone = self.known.remove(id)?;
+        if let Some(lender) = labels::borrowed_from(&gone.facts.network_mode)
+            && let Some(borrowers) = self.borrowers.get_mut(lender)
+        {
+            borrowers.remove(id);
+            if borrowers.is_empty() {
+                self.borrowers.remove(lender);
+            }
+        }
+        self.tell_borrowers(id, &gone.discovered.hint, gone.discovered.observed_at);
+        Some(Update::Remove(id.to_owned()))
     }
 
     /// Takes the list that follows a connection: whatever is not in it is gone, and every enabled container is inspected,
@@ -211,6 +244,10 @@ impl View {
         let present: HashSet<&str> = containers.iter().map(|container| container.id.as_str()).collect();
         self.known.retain(|id, _| present.contains(id.as_str()));
         self.fates.retain(|id, _| present.contains(id.as_str()));
+        self.borrowers.retain(|_, borrowers| {
+            borrowers.retain(|id| present.contains(id.as_str()));
+            !borrowers.is_empty()
+        });
         let mut inspect = Vec::new();
         for facts in containers {
             let id = facts.id.clone();
@@ -223,6 +260,7 @@ impl View {
             // Nobody is told: the reset tells it all.
             let _ = self.tell(&id, hint.clone(), now);
         }
+        self.consequences.updates.clear();
         inspect
     }
 
@@ -286,6 +324,11 @@ impl View {
         listing
     }
 
+    /// What followed from the news so far, for other containers than those that they were of; each is told once.
+    pub(super) fn consequences(&mut self) -> Consequences {
+        std::mem::take(&mut self.consequences)
+    }
+
     /// How many containers are known.
     pub(super) fn len(&self) -> usize {
         self.known.len()
@@ -328,9 +371,24 @@ impl View {
         overdue
     }
 
-    /// Interprets what is known of `id`; the update, when it says something new.
+    /// Interprets what is known of `id`, and of those on its network; the update of `id` itself, when it says something new.
     fn tell(&mut self, id: &str, hint: Hint, now: Timestamp) -> Option<Update> {
+        self.tell_borrowers(id, &hint, now);
+        self.tell_alone(id, hint, now)
+    }
+
+    fn tell_borrowers(&mut self, id: &str, hint: &Hint, now: Timestamp) {
+        for borrower in self.borrowers.get(id).cloned().unwrap_or_default() {
+            let update = self.tell_alone(&borrower, hint.clone(), now);
+            self.consequences.updates.extend(update);
+        }
+    }
+
+    fn tell_alone(&mut self, id: &str, hint: Hint, now: Timestamp) -> Option<Update> {
+        let lender = labels::borrowed_from(&self.known.get(id)?.facts.network_mode);
+        let lender = lender.and_then(|id| self.known.get(id)).map(|lender| Box::new(lender.facts.clone()));
         let known = self.known.get_mut(id)?;
+        known.facts.lender = lender;
         let terminating = self
             .fates
             .get(id)
@@ -361,6 +419,7 @@ impl Known {
             id: facts.id.clone(),
             name: String::new(),
             created: facts.created,
+            project: None,
             enabled: labels::is_enabled(&facts.labels),
             phase: facts.phase.clone(),
             health: None,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::commit::{Encoded, field_len};
-use crate::resource::{Variant, Version};
+use crate::resource::{Digest, Variant, Version};
 use crate::session::Limits;
 use crate::session::parcel::{Parcel, Parcels, Position, SentUpsert, WORTHWHILE};
 
@@ -19,8 +19,10 @@ pub(super) struct Draft {
     pub(super) removed: Vec<Arc<str>>,
     /// What is shared with other streams, in place of upserts and fragments.
     pub(super) parcel: Option<Arc<Parcel>>,
+    /// Whether it says more than its upserts; see there where it is kept.
+    pub(super) says_more: bool,
     size: usize,
-    digest: u64,
+    digest: Digest,
 }
 
 impl Draft {
@@ -31,8 +33,9 @@ impl Draft {
             fragments: Vec::new(),
             removed: Vec::new(),
             parcel: None,
+            says_more: false,
             size: 0,
-            digest: 0,
+            digest: Digest::default(),
         }
     }
 
@@ -51,7 +54,7 @@ impl Draft {
         let fragment = match self.variant {
             Variant::Delta => encoded.fragment.clone(),
             Variant::Sotw => {
-                self.digest = self.digest.wrapping_add(encoded.version.with_name(name));
+                self.digest.insert(name, encoded.version);
                 encoded.any_field()
             }
         };
@@ -75,7 +78,7 @@ impl Draft {
 
     /// The version of the whole, for a variant that has one: a hash of the names and versions in it, in any order.
     pub(super) fn version(&self) -> Version {
-        self.parcel.as_ref().map_or_else(|| Version::of(&self.digest.to_le_bytes()), |parcel| parcel.version)
+        self.parcel.as_ref().map_or_else(|| self.digest.version(), |parcel| parcel.version)
     }
 
     /// Makes what is in it ready to be shared with streams in the same position, if that is worth it.

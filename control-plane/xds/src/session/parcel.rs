@@ -27,6 +27,7 @@ pub(super) struct SentUpsert {
 
 impl SentUpsert {
     pub(super) fn new(name: Arc<str>, sequence: u64, encoded: &Encoded) -> Self {
+        encoded.standing.send();
         Self { name, sequence, version: encoded.version, standing: Arc::clone(&encoded.standing) }
     }
 }

@@ -39,11 +39,16 @@ impl Request<'_> {
         Self { names: Names::Sotw(None), ..self }
     }
 
-    /// Whether it says that the client has something, from this stream or an earlier one. One that does not answer a
-    /// response of this stream has it from an earlier one.
-    pub(crate) fn has_something(&self) -> bool {
+    /// Whether it says that the client has something. The first request of a type on a stream speaks of an earlier stream.
+    pub(super) fn states_something(&self) -> bool {
         let held = self.names.held().is_some_and(|held| !held.is_empty());
-        self.nonce.is_empty() && (held || !self.version.is_empty())
+        held || !self.version.is_empty()
+    }
+
+    /// Whether it says that the client has something from an earlier stream, wherever it stands on this one: it does not
+    /// answer a response.
+    pub(crate) fn has_something(&self) -> bool {
+        self.nonce.is_empty() && self.states_something()
     }
 }
 

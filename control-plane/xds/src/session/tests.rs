@@ -234,12 +234,19 @@ fn unknown_name_is_reported_and_its_creation_pushed() {
 #[test]
 fn reconnecting_wildcard_gets_only_what_changed() {
     let mut bench = Bench::with(&[(Cluster, "same", "1"), (Cluster, "changed", "2"), (Cluster, "new", "1")]);
-    let same = bench.tables.table(Cluster).get("same").unwrap().version().to_string();
+    let same = bench.version(Cluster, "same");
     let held = [("same", same.as_str()), ("changed", "0000000000000001"), ("gone", "0000000000000002")];
     bench.reconnect(Cluster, &[], &held);
-    let got = bench.one();
+    bench.subscribe(Listener, &["web"]);
+    bench.subscribe(Route, &["web"]);
+    let [got, listeners] = [bench.one(), bench.one()];
     assert_eq!(got.upserts, ["changed", "new"]);
-    assert_eq!(got.removed, ["gone"]);
+    bench.ack(&got);
+    bench.ack(&listeners);
+    let routes = bench.one();
+    assert_eq!((routes.resource_type, bench.all()), (Route, vec![]));
+    bench.ack(&routes);
+    assert_eq!(bench.one().removed, ["gone"]);
 }
 
 #[test]
@@ -342,13 +349,31 @@ fn routes_of_a_client_that_may_be_warming_wait_until_it_asks_for_clusters() {
 fn what_a_reconnecting_client_should_lose_waits_for_its_routes() {
     let mut bench = Bench::with(&[(Route, "web", "1")]);
     bench.reconnect(Cluster, &[], &[("gone", "0000000000000001")]);
-    bench.reconnect(Route, &["web"], &[]);
     let clusters = bench.one();
     assert_eq!((clusters.resource_type, clusters.removed.len()), (Cluster, 0));
     bench.ack(&clusters);
+    // It asks for the types one after the other, and holds routes and listeners before it asks for them.
+    assert_eq!(bench.all(), []);
+    bench.reconnect(Listener, &[], &[]);
+    let listeners = bench.one();
+    bench.ack(&listeners);
+    assert_eq!(bench.all(), []);
+    bench.reconnect(Route, &["web"], &[("web", "0000000000000001")]);
     let routes = bench.one();
     assert_eq!((routes.resource_type, bench.all()), (Route, vec![]));
     bench.ack(&routes);
+    assert_eq!(bench.one().removed, ["gone"]);
+}
+
+#[test]
+fn a_reconnecting_client_that_asks_for_no_routes_loses_clusters_a_little_later() {
+    let mut bench = Bench::with(&[]);
+    bench.reconnect(Cluster, &[], &[("gone", "0000000000000001")]);
+    let clusters = bench.one();
+    bench.ack(&clusters);
+    assert_eq!(bench.all(), []);
+    bench.now = bench.session.deadline(bench.now).unwrap();
+    assert!(bench.now <= ACK_TIMEOUT);
     assert_eq!(bench.one().removed, ["gone"]);
 }
 
@@ -509,12 +534,15 @@ fn a_cluster_that_is_owed_and_goes_is_removed_after_the_routes_that_came_before(
     let mut bench = Bench::with(&[(Cluster, "x", "2"), (Listener, "web", "1")]);
     bench.reconnect(Cluster, &[], &[("x", "0000000000000001")]);
     bench.subscribe(Listener, &[]);
+    bench.subscribe(Route, &["none"]);
     bench.commit(&[(Listener, "web", "2")], &[(Cluster, "x")]);
     let clusters = bench.one();
     assert_eq!((clusters.resource_type, clusters.removed.len()), (Cluster, 0));
     bench.ack(&clusters);
-    let listeners = bench.one();
-    assert_eq!((listeners.resource_type, bench.all()), (Listener, vec![]));
+    let [listeners, routes] = [bench.one(), bench.one()];
+    assert_eq!((listeners.resource_type, &*routes.removed, bench.all()), (Listener, &["none".to_owned()][..], vec![]));
+    bench.ack(&routes);
+    assert_eq!(bench.all(), vec![]);
     bench.ack(&listeners);
     assert_eq!(bench.one().removed, ["x"]);
 }

@@ -42,6 +42,9 @@ pub(super) struct Watch {
     cursor: u64,
     /// Withdrawals up to here are sent.
     removal_cursor: u64,
+    /// As of which numbers the client was told everything there was, where responses are whole: the last one up to the
+    /// removal cursor and all after it, in order. Removals wait a bounded time, and so these are bounded, too.
+    told: Vec<u64>,
     /// What the other types may rely on: the cursors as of the last time that nothing was owed or in flight.
     confirmed: u64,
     confirmed_removals: u64,
@@ -66,9 +69,8 @@ pub(super) struct Watch {
     began_with_nothing: bool,
     /// An empty response is owed if there is nothing to put into it: the client waits for one to finish its start.
     must_answer: bool,
-    /// Responses that had to be whole, and were not accepted yet, said more than their upserts: what they left out is to
-    /// go, or what they repeated was owed. A client that refuses all of one has to hear it again.
-    says_more: bool,
+    /// Responses that said more than their upserts were not accepted, and none after them was.
+    unsaid: bool,
     unanswered: VecDeque<Sent>,
     /// Since when something that is due waits for another type.
     blocked_since: Option<Duration>,
@@ -120,6 +122,9 @@ struct Sent {
     upto: Option<u64>,
     upserts: Arc<[SentUpsert]>,
     removed: Vec<Arc<str>>,
+    /// It had to be whole, and said more than its upserts: what it left out is to go, or what it repeated was owed. A
+    /// client that refuses all of it has to hear it again.
+    says_more: bool,
 }
 
 impl Default for Watch {
@@ -129,6 +134,7 @@ impl Default for Watch {
             requested: false,
             cursor: 0,
             removal_cursor: 0,
+            told: Vec::new(),
             confirmed: 0,
             confirmed_removals: 0,
             owed: Owing::default(),
@@ -140,7 +146,7 @@ impl Default for Watch {
             unwarmed: Some(BTreeSet::new()),
             began_with_nothing: false,
             must_answer: false,
-            says_more: false,
+            unsaid: false,
             unanswered: VecDeque::new(),
             blocked_since: None,
             pace: Pace::default(),
@@ -176,6 +182,8 @@ impl Watch {
         self.requested = true;
         self.cursor = tables.sequence();
         self.removal_cursor = tables.sequence();
+        // It may hold what was in force, from an earlier stream.
+        self.told = vec![tables.sequence()];
         self.must_answer = owed.everything;
         let held = held.filter(|held| !held.is_empty());
         self.began_with_nothing = held.is_none();
@@ -192,6 +200,8 @@ impl Watch {
         for (name, version) in held {
             match table.get(name) {
                 Some(entry) if self.has(name, version, entry) => {
+                    // It accepted that, perhaps before there was this process to note it.
+                    entry.offered().standing.accept();
                     let is_withheld = entry.offered().version != entry.version();
                     if let Some(name) = self.owed.swap_take(name.as_str()).filter(|_| is_withheld) {
                         self.held_back.insert(name, entry.version());
@@ -210,6 +220,16 @@ impl Watch {
         if !self.must_answer && self.owed.is_empty() {
             // There is nothing to send, and so nothing to wait for: what it states is as good as an ACK.
             self.acks.record(next, self.cursor, now);
+        }
+    }
+
+    /// Takes note that a client comes back with what was in force at a number of the store, and hardly anything else.
+    /// What went since, it still holds.
+    pub(super) fn go_on_from(&mut self, state: u64, table: &Table) {
+        self.removal_cursor = state;
+        self.told.insert(0, state);
+        for (_, gone) in table.removals_after(state).filter(|(_, gone)| gone.entry.sequence <= state) {
+            gone.entry.encoded.standing.accept();
         }
     }
 
@@ -359,9 +379,10 @@ impl Watch {
         self.tally.sent += 1;
         let upto = (self.owed.is_empty() && self.suspects.is_empty()).then_some(self.cursor);
         if self.unanswered.len() == MAX_UNANSWERED {
-            self.unanswered.pop_front();
+            self.unsaid |= self.unanswered.pop_front().is_some_and(|sent| sent.says_more);
         }
-        let sent = Sent { number, at: now, upto, upserts: Arc::clone(&upserts), removed: draft.removed };
+        let Draft { removed, says_more, .. } = draft;
+        let sent = Sent { number, at: now, upto, upserts: Arc::clone(&upserts), removed, says_more };
         self.unanswered.push_back(sent);
         upserts
     }
@@ -371,7 +392,8 @@ impl Watch {
     pub(super) fn accept(&mut self, number: u64, limits: &Limits, now: Duration) -> Option<Vec<Arc<str>>> {
         let sent = self.answered(number)?;
         self.tally.accepted += 1;
-        self.says_more = false;
+        self.unsaid = false;
+        self.clear_of_suspicion(&sent);
         match sent.upto {
             Some(upto) => self.mark(number, upto, now),
             None => self.unmarked = Some(number),
@@ -385,6 +407,7 @@ impl Watch {
     /// more.
     fn answered(&mut self, number: u64) -> Option<Sent> {
         let at = self.unanswered.iter().position(|sent| sent.number == number)?;
+        self.unsaid |= self.unanswered.range(..=at).any(|sent| sent.says_more);
         self.unanswered.drain(..=at).next_back()
     }
 

@@ -1,12 +1,12 @@
 //! What is published, by type and name, and in which order it changed. Pure: no lock, no clock, no stream. A change
 //! costs what changed; "what is new since N" costs what is new since N.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::commit::{Change, Changes, Encoded};
-use crate::resource::{PerType, ResourceType, Version};
+use crate::resource::{Digest, PerType, ResourceType, Version};
 use crate::session::Parcels;
 
 /// The number of the empty store: not 0, which means "nothing yet" for a stream.
@@ -43,9 +43,16 @@ pub(crate) struct Table {
     last_removal: u64,
     /// The last change that must not wait for more: every removal, and what an urgent commit brought.
     last_urgent: u64,
+    /// All that is published, and what it was after the last changes, newest last: so that a client that comes back with
+    /// the version of the whole is known to have had just that. Kept for the types that are sent whole.
+    digest: Digest,
+    states: VecDeque<(Version, u64)>,
     /// What streams share of responses; the streams' own business.
     parcels: Parcels,
 }
+
+/// How many earlier states are known by their version: 16 bytes each.
+const MAX_STATES: usize = 1024;
 
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -54,13 +61,20 @@ pub(crate) struct Entry {
     pub(crate) after: u64,
     pub(crate) committed: Duration,
     pub(crate) encoded: Encoded,
-    /// Earlier versions, newest first, down to the first that a client accepted: at most [`MAX_PAST`].
+    /// Earlier versions that went to any client, newest first, down to the first that one accepted: each once, and at most
+    /// [`MAX_PAST`].
     past: Vec<Encoded>,
+    /// How many of those came after the name's last withdrawal. Of the others some streams may not have seen the end,
+    /// but nobody is to get them any more.
+    past_alive: usize,
 }
+
+/// How many of the last withdrawals are kept of the types that are sent whole.
+const KEPT_TOMBSTONES: usize = 256;
 
 /// How many versions that nobody has accepted yet are remembered before the last accepted one is. A client that is late
 /// with its answers must not make it forgotten.
-const MAX_PAST: usize = 3;
+const MAX_PAST: usize = 8;
 
 impl Entry {
     pub(crate) fn version(&self) -> Version {
@@ -69,17 +83,17 @@ impl Entry {
 
     /// The last version but the newest that some client accepted.
     pub(crate) fn fallback(&self) -> Option<&Encoded> {
-        self.past.iter().find(|past| past.standing.is_accepted())
+        self.past[..self.past_alive].iter().find(|past| past.standing.is_accepted())
     }
 
-    /// Whether a stream that has come this far may have been given it, or a version before it.
-    pub(crate) fn may_be_held(&self, cursor: u64) -> bool {
-        self.sequence <= cursor || !self.past.is_empty()
+    /// Whether a client that was told everything as of this number may have it, or a version before it.
+    pub(crate) fn may_be_held(&self, told: u64) -> bool {
+        self.sequence <= told || !self.past.is_empty()
     }
 
     /// The last version that some client accepted.
     pub(crate) fn last_accepted(&self) -> Option<&Encoded> {
-        if self.encoded.standing.is_accepted() { Some(&self.encoded) } else { self.fallback() }
+        std::iter::once(&self.encoded).chain(&self.past).find(|it| it.standing.is_accepted())
     }
 
     /// What a client gets that has none yet: the newest version, but while that one is refused by some client and
@@ -89,20 +103,31 @@ impl Entry {
         fallback.unwrap_or(&self.encoded)
     }
 
-    /// What the next version has to remember.
-    fn into_past(mut self) -> Vec<Encoded> {
+    /// What the next version has to remember, and how much of it is not withdrawn.
+    fn into_past(mut self) -> (Vec<Encoded>, usize) {
         if self.encoded.standing.is_accepted() {
-            return vec![self.encoded];
+            return (vec![self.encoded], 1);
         }
         if let Some(accepted) = self.past.iter().position(|past| past.standing.is_accepted()) {
             self.past.truncate(accepted + 1);
         }
-        self.past.insert(0, self.encoded);
+        let mut alive = self.past_alive.min(self.past.len());
+        let drop = |past: &mut Vec<Encoded>, alive: &mut usize, at: usize| {
+            past.remove(at);
+            *alive -= usize::from(at < *alive);
+        };
+        if let Some(same) = self.past.iter().position(|past| past.version == self.encoded.version) {
+            drop(&mut self.past, &mut alive, same);
+        }
+        if self.encoded.standing.is_sent() {
+            self.past.insert(0, self.encoded);
+            alive += 1;
+        }
         if self.past.len() > MAX_PAST {
             // The oldest is the accepted one, if any is.
-            self.past.remove(MAX_PAST - 1);
+            drop(&mut self.past, &mut alive, MAX_PAST - 1);
         }
-        self.past
+        (self.past, alive)
     }
 }
 
@@ -162,6 +187,8 @@ impl Tables {
             let name = table.upsert(self.sequence, name, encoded, after, now);
             changed.push((resource_type, name));
         }
+        // A stream may say the whole with what is still to be removed.
+        self.note_states();
 
         removals.sort_by_key(|(resource_type, _)| (removal_rank(*resource_type), *resource_type));
         for (resource_type, name) in removals {
@@ -178,7 +205,14 @@ impl Tables {
                 changed.push((resource_type, name));
             }
         }
+        self.note_states();
         Applied { sequence: self.sequence, changed }
+    }
+
+    fn note_states(&mut self) {
+        for resource_type in ResourceType::ALL.into_iter().filter(|it| it.is_sent_whole()) {
+            self.tables[resource_type].note_state(self.sequence);
+        }
     }
 
     /// Goes on counting from a number that is not below the own: groups count together.
@@ -186,9 +220,13 @@ impl Tables {
         self.sequence = self.sequence.max(sequence);
     }
 
-    /// Forgets withdrawals that every stream is past.
+    /// Forgets withdrawals that every stream is past, but for the last ones: a client that comes back may still need
+    /// what went meanwhile.
     pub(crate) fn forget_tombstones(&mut self, resource_type: ResourceType, upto: u64) {
         let table = &mut self.tables[resource_type];
+        let spared = if resource_type.is_sent_whole() { KEPT_TOMBSTONES } else { 0 };
+        let Some(last) = table.tombstones.keys().nth_back(spared) else { return };
+        let upto = upto.min(*last);
         let kept = table.tombstones.split_off(&(upto.saturating_add(1)));
         for tombstone in std::mem::replace(&mut table.tombstones, kept).into_values() {
             table.withdrawn.remove(&tombstone.name);
@@ -270,27 +308,46 @@ impl Table {
         self.withdrawn.get(name).copied()
     }
 
+    fn note_state(&mut self, sequence: u64) {
+        let version = self.digest.version();
+        if self.states.back().is_some_and(|(last, _)| *last == version) {
+            return;
+        }
+        if self.states.len() == MAX_STATES {
+            self.states.pop_front();
+        }
+        self.states.push_back((version, sequence));
+    }
+
+    /// The last change after which all that was published had this version, if that is known.
+    pub(crate) fn state(&self, version: &str) -> Option<u64> {
+        let version = Version::parse(version)?;
+        self.states.iter().rev().find(|(state, _)| *state == version).map(|(_, sequence)| *sequence)
+    }
+
     fn holds(&self, name: &str, encoded: &Encoded) -> bool {
         self.entries.get(name).is_some_and(|entry| entry.encoded.says_the_same_as(encoded))
     }
 
     fn upsert(&mut self, sequence: u64, name: Arc<str>, encoded: Encoded, after: u64, now: Duration) -> Arc<str> {
         let name = self.entries.get_key_value(&name).map_or(name, |(held, _)| Arc::clone(held));
-        let mut entry = Entry { sequence, after, committed: now, encoded, past: Vec::new() };
+        let mut entry = Entry { sequence, after, committed: now, encoded, past: Vec::new(), past_alive: 0 };
         if let Some(tombstone) = self.withdrawn.remove(&name).and_then(|it| self.tombstones.remove(&it)) {
             // Some streams have not seen it go.
-            entry.past = tombstone.entry.into_past();
+            (entry.past, _) = tombstone.entry.into_past();
         }
         if let Some(replaced) = self.entries.remove(&name) {
             self.by_sequence.remove(&replaced.sequence);
+            self.digest.remove(&name, replaced.version());
             // What the replaced content waited for, this waits for too: it may still name the same clusters.
             entry.after = after.max(replaced.after);
-            entry.past = replaced.into_past();
+            (entry.past, entry.past_alive) = replaced.into_past();
         }
         if let Some(same) = entry.past.iter().find(|past| past.version == entry.encoded.version) {
             // It has been here before, and what is known of it still holds.
             entry.encoded.standing = Arc::clone(&same.standing);
         }
+        self.digest.insert(&name, entry.version());
         self.entries.insert(Arc::clone(&name), entry);
         self.by_sequence.insert(sequence, Arc::clone(&name));
         self.last_upsert = sequence;
@@ -300,6 +357,7 @@ impl Table {
     fn remove(&mut self, sequence: u64, name: &str, after: u64) -> Option<Arc<str>> {
         let (name, entry) = self.entries.remove_entry(name)?;
         self.by_sequence.remove(&entry.sequence);
+        self.digest.remove(&name, entry.version());
         self.tombstones.insert(sequence, Tombstone { name: Arc::clone(&name), after, entry });
         self.withdrawn.insert(Arc::clone(&name), sequence);
         self.last_removal = sequence;

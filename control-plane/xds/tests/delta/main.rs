@@ -58,19 +58,16 @@ async fn streams_are_held_until_the_store_is_open() {
 }
 
 #[tokio::test]
-async fn requests_outrank_pushes() {
+async fn what_is_gone_goes_after_the_routes_that_a_client_asks_for_next() {
     let Served { store, address, .. } = serve().await;
     let mut client = Client::connect(address, "edge-1").await;
-    // All three wait at the server when it opens. Had it pushed after the first, it would have seen no routes to wait
-    // for, and would have removed the cluster at once.
-    client.reconnect(Cluster, &[], &[("gone", "0000000000000001")]).await;
-    client.subscribe(Listener, &[]).await;
-    client.subscribe(Route, &["web"]).await;
-    client.silent().await;
     store.open();
+    client.reconnect(Cluster, &[], &[("gone", "0000000000000001")]).await;
     let clusters = client.next().await;
     assert_eq!((clusters.resource_type(), clusters.removed_resources.len()), (Cluster, 0));
     client.ack(&clusters).await;
+    client.subscribe(Listener, &[]).await;
+    client.subscribe(Route, &["web"]).await;
     let listeners = client.next().await;
     client.ack(&listeners).await;
     let routes = client.next().await;

@@ -31,6 +31,9 @@ fn running() -> serde_json::Value {
             "bridge": { "IPAddress": "172.17.0.3", "GlobalIPv6Address": "" },
             "v6": { "IPAddress": "", "GlobalIPv6Address": "fd00::3" },
             "late": { "IPAddress": "", "GlobalIPv6Address": "" }
+        }, "Ports": {
+            "8080/tcp": [ { "HostIp": "0.0.0.0", "HostPort": "32768" }, { "HostIp": "::", "HostPort": "32768" } ],
+            "443/tcp": null, "53/udp": [ { "HostIp": "0.0.0.0", "HostPort": "53" } ]
         } }
     })
 }
@@ -48,6 +51,8 @@ fn an_inspect_gives_the_facts_and_how_it_stops() {
     assert_eq!(facts.networks["bridge"], Some("172.17.0.3".parse().unwrap()));
     assert_eq!(facts.networks["v6"], Some("fd00::3".parse().unwrap()));
     assert_eq!(facts.networks["late"], None);
+    let published = ["0.0.0.0:32768", "[::]:32768"].map(|at| at.parse().unwrap()).to_vec();
+    assert_eq!(facts.published, BTreeMap::from([(8080, published)]));
     assert_eq!(stop, Stop { signal: 10, timeout: Duration::from_secs(3) });
 }
 
@@ -86,7 +91,11 @@ fn a_state_is_a_phase() {
 fn entry(state: &str, status: &str) -> serde_json::Value {
     json!({
         "Id": "c2952e79ce44", "Names": ["/other/alias", "/shop"], "Created": 1_795_424_908,
-        "Ports": [{ "PrivatePort": 8080, "Type": "tcp" }], "Labels": { "tidegate.enable": "true" },
+        "Ports": [
+            { "PrivatePort": 8080, "Type": "tcp" }, { "PrivatePort": 53, "Type": "udp", "IP": "0.0.0.0", "PublicPort": 53 },
+            { "PrivatePort": 8080, "Type": "tcp", "IP": "0.0.0.0", "PublicPort": 32768 },
+            { "PrivatePort": 8080, "Type": "tcp", "IP": "::", "PublicPort": 32768 }
+        ], "Labels": { "tidegate.enable": "true" },
         "State": state, "Status": status, "HostConfig": { "NetworkMode": "default" },
         "NetworkSettings": { "Networks": { "bridge": { "IPAddress": "172.17.0.3", "GlobalIPv6Address": "" } } }
     })
@@ -107,6 +116,7 @@ fn a_list_tells_names_health_and_exit_codes_in_words() {
 #[test]
 fn a_list_differs_where_a_look_is_worth_it() {
     let mut value = running();
+    assert_eq!(summary(entry("running", "Up")).published, inspected(running()).facts.published);
     value["NetworkSettings"]["Networks"] = json!({ "bridge": { "IPAddress": "172.17.0.3" } });
     let known = inspected(value).facts;
     let with = |change: &dyn Fn(&mut serde_json::Value)| {
@@ -120,6 +130,32 @@ fn a_list_differs_where_a_look_is_worth_it() {
     assert!(with(&|value| value["Names"] = json!(["/renamed"])));
     assert!(with(&|value| value["NetworkSettings"]["Networks"]["bridge"]["IPAddress"] = json!("172.17.0.9")));
     assert!(with(&|value| value["NetworkSettings"]["Networks"]["more"] = json!({ "IPAddress": "10.0.0.2" })));
+}
+
+/// A hundred looks at a container on two networks give one answer (traefik/traefik#5040).
+#[test]
+fn the_order_of_networks_says_nothing() {
+    use tidegate_core::labels::{Placement, Sighting, interpret};
+    let hint = tidegate_core::instance::Hint { action: "start".into(), at: Timestamp::default() };
+    let mut answers = std::collections::BTreeSet::new();
+    for n in 0..100 {
+        let mut value = running();
+        let mut names: Vec<String> = (0..8).map(|n| format!("net{n}")).collect();
+        names.rotate_left(n % 8);
+        if n % 2 == 0 {
+            names.reverse();
+        }
+        let networks =
+            names.iter().map(|name| (name.clone(), json!({ "IPAddress": format!("10.0.0.{}", &name[3..]) })));
+        value["NetworkSettings"]["Networks"] = networks.collect::<serde_json::Map<_, _>>().into();
+        value["Config"]["Labels"]["tidegate.port"] = json!("80");
+        let sighting = Sighting { hint: hint.clone(), observed_at: Timestamp::default(), terminating: None };
+        let discovered = interpret(&inspected(value).facts, &Placement::default(), sighting);
+        assert!(discovered.instances.is_empty());
+        answers.insert(format!("{:?}", discovered.problems));
+    }
+    assert_eq!(answers.len(), 1, "{answers:#?}");
+    assert!(answers.first().unwrap().contains("`net0`, `net1`, `net2`"), "{answers:?}");
 }
 
 #[test]

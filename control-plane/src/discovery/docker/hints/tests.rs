@@ -58,6 +58,18 @@ fn duplicates_change_nothing() {
 }
 
 #[test]
+fn what_was_heard_before_is_not_heard_again() {
+    let mut dirty = Dirty::default();
+    let hear = |dirty: &mut Dirty, at| dirty.insert(event("start", at, &json!({})), Timestamp::default());
+    hear(&mut dirty, 7);
+    assert_eq!(dirty.take().len(), 1);
+    hear(&mut dirty, 7);
+    assert!(dirty.take().is_empty(), "a stream begins with what the last one told");
+    hear(&mut dirty, 8);
+    assert_eq!(dirty.take().len(), 1);
+}
+
+#[test]
 fn creation_alone_is_not_urgent() {
     assert!(!pending([event("create", 1, &json!({}))]).urgent);
     assert!(pending([event("create", 1, &json!({})), event("start", 2, &json!({}))]).urgent);
@@ -102,4 +114,6 @@ fn what_is_no_event_of_a_container_is_passed_over() {
 fn a_time_without_nanoseconds_is_the_end_of_its_second() {
     let event: Event = serde_json::from_value(json!({ "time": 5 })).unwrap();
     assert_eq!(event.at(), 5_999_999_999);
+    let event: Event = serde_json::from_value(json!({ "time": i64::MAX })).unwrap();
+    assert_eq!(event.at(), i64::MAX, "a time that no clock shows");
 }

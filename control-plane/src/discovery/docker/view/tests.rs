@@ -22,6 +22,7 @@ fn inspect(started: u64, phase: Phase) -> Inspected {
         tcp_ports: Vec::new(),
         network_mode: "default".into(),
         networks: BTreeMap::from([("bridge".to_owned(), Some("172.17.0.2".parse().unwrap()))]),
+        ..Container::default()
     };
     Inspected { facts, stop: Stop::default() }
 }
@@ -268,4 +269,58 @@ fn what_was_listed_but_could_not_be_looked_at_has_no_instances_and_no_wrong_prob
     view.list_all(vec![facts], &hint("list"), second(20));
     let Update::Reset(all) = view.reset() else { panic!("no reset") };
     assert!(all[0].enabled && all[0].instances.is_empty() && all[0].problems.is_empty());
+}
+
+/// A container with this id, whose network mode is that.
+fn on_network(id: &str, mode: &str, ip: &str, enabled: bool) -> Inspected {
+    let mut inspected = inspect(1, Phase::Running);
+    inspected.facts.id = id.into();
+    inspected.facts.name = id.into();
+    inspected.facts.network_mode = mode.into();
+    inspected.facts.networks = match ip {
+        "" => BTreeMap::new(),
+        ip => BTreeMap::from([("bridge".to_owned(), Some(ip.parse().unwrap()))]),
+    };
+    inspected.facts.labels.insert("tidegate.enable".to_owned(), enabled.to_string());
+    inspected
+}
+
+/// The addresses in the consequences of the news so far.
+fn followed(view: &mut View) -> Vec<Vec<String>> {
+    let addresses = |update: Update| match update {
+        Update::Upsert(discovered) => discovered.instances.iter().map(|i| i.id.address.to_string()).collect(),
+        other => panic!("{other:?}"),
+    };
+    view.consequences().updates.into_iter().map(addresses).collect()
+}
+
+#[test]
+fn who_is_on_anothers_network_follows_it() {
+    let mut view = View::new(Placement::default());
+    // What is on nobody's network and not enabled is looked at only for the sake of those on its network.
+    let looked = view.look(on_network("app", "container:vpn", "", true), hint("start"), second(2));
+    let Some(Update::Upsert(app)) = looked.update else { panic!("{looked:?}") };
+    assert!(app.instances.is_empty() && app.problems[0].reason.contains("network of vpn, which is not known"));
+    assert_eq!(view.consequences().inspect, BTreeSet::from(["vpn".to_owned()]));
+
+    view.look(on_network("vpn", "default", "172.17.0.9", false), hint("start"), second(3));
+    assert_eq!(followed(&mut view), [["172.17.0.9:80"]]);
+    view.look(on_network("vpn", "default", "172.17.0.9", false), hint("rename"), second(4));
+    assert_eq!(followed(&mut view), [[""; 0]; 0], "nothing new");
+
+    // It restarts: its events are worth a look although it is not enabled.
+    let mut died = die(5);
+    died.about = Some(about(false));
+    assert_eq!(view.hear("vpn", &died, moment(5)).look, Look::Now);
+    assert_eq!(followed(&mut view), [[""; 0]], "it does not run: nobody is reached on its network");
+    let mut again = on_network("vpn", "default", "172.17.0.10", false);
+    again.facts.started_at = "1970-01-01T00:00:06Z".into();
+    view.look(again, hint("start"), second(7));
+    assert_eq!(followed(&mut view), [["172.17.0.10:80"]]);
+
+    let gone = event("destroy", |pending| pending.destroyed = true);
+    view.hear("vpn", &gone, moment(8));
+    assert_eq!(followed(&mut view), [[""; 0]]);
+    view.hear("app", &gone, moment(9));
+    assert!(view.borrowers.is_empty(), "{:?}", view.borrowers);
 }

@@ -107,6 +107,12 @@ struct Client {
     /// The commit that the stream began after.
     began: usize,
     wanted: BTreeMap<ResourceType, Wanted>,
+    /// The types that it has yet to ask for on this stream.
+    to_ask: VecDeque<ResourceType>,
+    /// The commit that it first asked for clusters after, and whether it said then that it has some.
+    asked_for_clusters: (usize, bool),
+    /// Clusters that it was told are gone, with the commit: it may have refused the response and be told again.
+    told_gone: BTreeSet<(&'static str, usize)>,
     /// What the index was told to wake it for.
     interest: BTreeMap<ResourceType, (bool, BTreeSet<String>)>,
     held: BTreeMap<Name, &'static str>,
@@ -120,6 +126,8 @@ struct Client {
     taken: BTreeSet<Content>,
     spared: BTreeMap<Content, &'static str>,
     refused: BTreeSet<Content>,
+    /// What others had refused when the stream came to it, so that it got, or kept, an earlier version.
+    withheld: BTreeSet<Content>,
     /// Whether it had nothing to say when it was last asked, and nothing happened to it since.
     is_quiet: bool,
 }
@@ -188,6 +196,9 @@ impl World {
                 session,
                 began: 0,
                 wanted: BTreeMap::from([(Cluster, all.clone()), (Listener, all)]),
+                to_ask: VecDeque::new(),
+                asked_for_clusters: (0, false),
+                told_gone: BTreeSet::new(),
                 interest: BTreeMap::new(),
                 held: BTreeMap::new(),
                 versions: BTreeMap::new(),
@@ -197,8 +208,10 @@ impl World {
                 taken: BTreeSet::new(),
                 spared: BTreeMap::new(),
                 refused: BTreeSet::new(),
+                withheld: BTreeSet::new(),
                 is_quiet: false,
             });
+            world.begin(world.clients.len() - 1);
             world.greet(world.clients.len() - 1);
         }
         world
@@ -221,6 +234,7 @@ impl World {
                 self.ask(client, TYPES[*resource_type], NAMES.get(*name).copied(), false);
             }
             Step::Send(client) => {
+                self.ask_for_one(client % self.clients.len());
                 self.receive(client % self.clients.len());
             }
             Step::Answer(client) => self.answer(client % self.clients.len()),
@@ -252,7 +266,11 @@ impl World {
         self.commits += 1;
         self.changed_in.extend(changed.iter().map(|name| (*name, self.commits)));
         let gone = changed.iter().filter(|(of, name)| self.tables.table(*of).get(name).is_none());
-        self.withdrawn.extend(gone);
+        for name in gone {
+            self.withdrawn.insert(*name);
+            // What it fell back to went with the name.
+            self.clients.iter_mut().for_each(|client| client.spared.retain(|(of, it, _), _| (*of, *it) != *name));
+        }
         self.wake(&changed);
     }
 
@@ -291,54 +309,68 @@ impl World {
         outcome.verdict.map(|(_, verdict)| verdict)
     }
 
-    /// The first requests of a stream, with what an earlier one left.
-    fn greet(&mut self, at: usize) {
+    /// A stream begins. Its client asks for its types one after the other, in between it may be sent something.
+    fn begin(&mut self, at: usize) {
         let client = &mut self.clients[at];
+        let of_type = |of| self.tables.table(of).changes_after(0).map(move |(name, entry)| (of, name, entry));
+        let all = TYPES.into_iter().flat_map(of_type);
+        let withheld = all.filter(|(.., entry)| entry.offered().version != entry.version());
+        client.withheld = withheld.map(|(of, name, entry)| (of, known(name), content_of(entry))).collect();
         client.began = self.commits;
         client.interest.clear();
         for wanted in client.wanted.values_mut() {
             wanted.has_named = !wanted.names.is_empty();
             wanted.changed = false;
         }
-        for resource_type in TYPES {
-            let client = &mut self.clients[at];
-            let Some(wanted) = client.wanted.get_mut(&resource_type) else { continue };
-            if !wanted.wildcard && wanted.names.is_empty() {
-                client.wanted.remove(&resource_type);
-                continue;
-            }
-            wanted.has_named |= wanted.wildcard && !matches!(resource_type, Cluster | Listener);
-            let list = wanted.list();
-            let type_url = resource_type.type_url().to_owned();
-            match client.kind.variant {
-                Variant::Delta => {
-                    let of_type = client.held.iter().filter(|((of, _), _)| *of == resource_type);
-                    let version = |name: &str, content: &str| {
-                        let message =
-                            Message { name: name.to_owned(), alt_stat_name: content.to_owned(), ..Default::default() };
-                        Version::of(&message.encode_to_vec()).to_string()
-                    };
-                    let held = of_type.map(|((_, name), content)| ((*name).to_owned(), version(name, content)));
-                    let request = DeltaDiscoveryRequest {
-                        type_url,
-                        resource_names_subscribe: list,
-                        initial_resource_versions: held.collect(),
-                        ..Default::default()
-                    };
-                    self.tell(at, &(&request).into());
-                }
-                Variant::Sotw => {
-                    let request = DiscoveryRequest {
-                        type_url,
-                        resource_names: list,
-                        version_info: client.versions.get(&resource_type).cloned().unwrap_or_default(),
-                        response_nonce: client.nonces.get(&resource_type).cloned().unwrap_or_default(),
-                        ..Default::default()
-                    };
-                    self.tell(at, &(&request).into());
-                }
-            }
+        client.wanted.retain(|_, wanted| wanted.wildcard || !wanted.names.is_empty());
+        client.to_ask = TYPES.into_iter().filter(|of| client.wanted.contains_key(of)).collect();
+    }
+
+    /// The first requests of a stream, as many as there are still to come.
+    fn greet(&mut self, at: usize) {
+        while self.ask_for_one(at) {}
+    }
+
+    /// The first request of a type, with what an earlier stream left; false when all were made.
+    fn ask_for_one(&mut self, at: usize) -> bool {
+        let client = &mut self.clients[at];
+        let Some(resource_type) = client.to_ask.pop_front() else { return false };
+        let Some(wanted) = client.wanted.get_mut(&resource_type) else { return true };
+        wanted.has_named |= wanted.wildcard && !matches!(resource_type, Cluster | Listener);
+        let list = wanted.list();
+        let type_url = resource_type.type_url().to_owned();
+        if resource_type == Cluster {
+            let has_some = match client.kind.variant {
+                Variant::Delta => client.held.keys().any(|(of, _)| *of == Cluster),
+                Variant::Sotw => client.versions.contains_key(&Cluster),
+            };
+            client.asked_for_clusters = (self.commits, has_some);
         }
+        if client.kind.variant == Variant::Sotw {
+            let request = DiscoveryRequest {
+                type_url,
+                resource_names: list,
+                version_info: client.versions.get(&resource_type).cloned().unwrap_or_default(),
+                response_nonce: client.nonces.get(&resource_type).cloned().unwrap_or_default(),
+                ..Default::default()
+            };
+            self.tell(at, &(&request).into());
+            return true;
+        }
+        let version = |name: &str, content: &str| {
+            let message = Message { name: name.to_owned(), alt_stat_name: content.to_owned(), ..Default::default() };
+            Version::of(&message.encode_to_vec()).to_string()
+        };
+        let of_type = client.held.iter().filter(|((of, _), _)| *of == resource_type);
+        let held = of_type.map(|((_, name), content)| ((*name).to_owned(), version(name, content)));
+        let request = DeltaDiscoveryRequest {
+            type_url,
+            resource_names_subscribe: list,
+            initial_resource_versions: held.collect(),
+            ..Default::default()
+        };
+        self.tell(at, &(&request).into());
+        true
     }
 
     fn reconnect(&mut self, at: usize) {
@@ -354,11 +386,12 @@ impl World {
             Variant::Delta => client.held.iter().map(|((of, name), content)| (*of, *name, *content)).collect(),
             Variant::Sotw => BTreeSet::new(),
         };
-        self.greet(at);
+        self.begin(at);
     }
 
     /// Asks for one name more or less; `None` is `*`.
     fn ask(&mut self, at: usize, resource_type: ResourceType, name: Option<&'static str>, more: bool) {
+        self.greet(at);
         let client = &mut self.clients[at];
         if !more && !client.wanted.contains_key(&resource_type) {
             return;
@@ -408,6 +441,19 @@ impl World {
         let got = read(&response, client.kind.variant, self.now);
         self.check_response(at, &got);
         let client = &mut self.clients[at];
+        for (name, content) in &got.upserts {
+            let entry = self.tables.table(got.resource_type).get(name);
+            if let Some(entry) = entry.filter(|entry| entry.encoded.standing.is_quarantined())
+                && content_of(entry) != *content
+            {
+                client.withheld.insert((got.resource_type, name, content_of(entry)));
+            }
+        }
+        if got.resource_type == Cluster {
+            client
+                .told_gone
+                .extend(got.removed.iter().filter_map(|name| Some((*name, *self.changed_in.get(&(Cluster, *name))?))));
+        }
         client.sent.extend(got.upserts.iter().map(|(name, content)| (got.resource_type, *name, *content)));
         client.inbox.push_back(got);
         true
@@ -473,7 +519,8 @@ impl World {
             let key = (Cluster, cluster, content_of(entry));
             let came_before = self.changed_in[&(Cluster, cluster)] <= upto;
             let settled = client.taken.contains(&key) || client.refused.contains(&key);
-            let spared = entry.encoded.standing.is_quarantined();
+            // It has an earlier version of those that it did not get at once.
+            let spared = entry.encoded.standing.is_quarantined() || client.withheld.contains(&key);
             assert!(!came_before || settled || spared, "client {at}: {of} {name} comes before cluster {cluster}");
         }
     }
@@ -484,17 +531,22 @@ impl World {
         let removed_in = self.changed_in[&(Cluster, cluster)];
         // One that is asked for by its name is answered at once.
         let is_named = client.wanted.get(&Cluster).is_some_and(|wanted| wanted.names.contains(cluster));
-        let is_strict = self.now == Duration::ZERO && removed_in > client.began && !is_named;
+        // In delta also what was removed while it had no stream: it says what it has.
+        let (asked_after, had_some) = client.asked_for_clusters;
+        let is_known = removed_in > asked_after || client.kind.variant == Variant::Delta;
+        let is_again = client.told_gone.contains(&(cluster, removed_in));
+        let is_strict = self.now == Duration::ZERO && is_known && !is_named && !is_again;
         if !is_strict || !client.always_wanted_all(Cluster) {
             return;
         }
-        for of in [Listener, Route] {
+        // One that has no clusters yet has nothing that refers to them.
+        for of in [Listener, Route].into_iter().filter(|of| had_some || !client.to_ask.contains(of)) {
             for (name, entry) in self.tables.table(of).changes_after(0).filter(|_| client.always_wanted_all(of)) {
                 let name = known(name);
                 let key = (of, name, content_of(entry));
                 let came_before = self.changed_in[&(of, name)] <= removed_in;
                 let settled = client.taken.contains(&key) || client.refused.contains(&key);
-                let spared = entry.encoded.standing.is_quarantined();
+                let spared = entry.encoded.standing.is_quarantined() || client.withheld.contains(&key);
                 assert!(!came_before || settled || spared, "client {at}: cluster {cluster} goes before {of} {name}");
             }
         }
@@ -525,6 +577,8 @@ impl World {
             for (name, content) in &got.upserts {
                 if !client.refuses(content) && client.covers(of, name) {
                     client.held.insert((of, name), content);
+                    let spared = client.spared.iter_mut().filter(|((it, of_name, _), _)| (*it, of_name) == (of, name));
+                    spared.for_each(|(_, instead)| *instead = content);
                 }
             }
         }
@@ -575,6 +629,7 @@ impl World {
 
     /// Lets everybody answer everything until nobody has anything more to say, and looks at what each holds.
     pub(super) fn finish(&mut self) {
+        (0..self.clients.len()).for_each(|at| self.greet(at));
         let mut quiet = 0;
         for _ in 0..10_000 {
             let mut is_quiet = true;

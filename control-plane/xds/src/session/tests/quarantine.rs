@@ -133,3 +133,58 @@ fn a_version_that_comes_back_is_known_as_what_it_was() {
     }
     assert!(bench.tables.table(Route).get("a").unwrap().encoded.standing.is_accepted());
 }
+
+#[test]
+fn what_comes_back_after_its_end_has_no_earlier_version() {
+    let mut bench = Bench::with(&[(Cluster, "a", "1")]);
+    bench.subscribe(Cluster, &[]);
+    let first = bench.one();
+    bench.ack(&first);
+    bench.commit(&[(Cluster, "a", "bad")], &[]);
+    let refused = bench.one();
+    bench.nack(&refused, "no");
+    bench.commit(&[], &[(Cluster, "a")]);
+    let gone = bench.one();
+    bench.ack(&gone);
+    bench.commit(&[(Cluster, "a", "bad")], &[]);
+    assert_eq!(bench.all(), [], "it refused that already");
+    let mut newcomer = bench.another(Variant::Delta);
+    newcomer.subscribe(Cluster, &[]);
+    assert_eq!(newcomer.one().contents, ["bad"]);
+}
+
+#[test]
+fn a_version_that_is_in_flight_is_remembered_however_many_follow() {
+    let mut bench = Bench::with(&[(Cluster, "a", "1")]);
+    bench.subscribe(Cluster, &[]);
+    let first = bench.one();
+    for number in 2..100 {
+        bench.commit(&[(Cluster, "a", &number.to_string())], &[]);
+    }
+    bench.commit(&[(Cluster, "a", "bad")], &[]);
+    bench.ack(&first);
+    let refused = bench.one();
+    bench.nack(&refused, "no");
+    let mut newcomer = bench.another(Variant::Delta);
+    newcomer.subscribe(Cluster, &[]);
+    assert_eq!(newcomer.one().contents, ["1"]);
+}
+
+#[test]
+fn a_refusal_takes_nothing_from_a_client_that_wants_everything() {
+    let mut bench = Bench::with(&[(Cluster, "d", "1")]);
+    bench.subscribe(Cluster, &[]);
+    let first = bench.one();
+    bench.ack(&first);
+    bench.commit(&[(Cluster, "d", "odd")], &[]);
+    let refused = bench.one();
+    bench.nack(&refused, "no");
+    // Another client likes it.
+    bench.tables.table(Cluster).get("d").unwrap().encoded.standing.accept();
+    bench.commit(&[(Cluster, "d", "1"), (Cluster, "a", "bad")], &[]);
+    let both = bench.one();
+    assert_eq!(both.upserts, ["d", "a"]);
+    bench.commit(&[(Cluster, "d", "odd")], &[]);
+    bench.nack(&both, "goo.gle/debugproto  \nname: \"a\"\n: Proto constraint validation failed (x)");
+    assert_eq!(bench.all().into_iter().flat_map(|got| got.removed).collect::<Vec<_>>(), [""; 0]);
+}

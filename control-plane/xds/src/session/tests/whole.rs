@@ -199,6 +199,72 @@ fn a_reconnecting_client_is_answered_in_full() {
     }
 }
 
+/// A client that was told of some clusters and comes back to a store where others are.
+fn comes_back(before: &[(ResourceType, &str, &str)], meanwhile: impl FnOnce(&mut Bench)) -> (Bench, String) {
+    let mut bench = sotw(before);
+    bench.list(Cluster, &[], "", None);
+    let first = bench.whole().unwrap();
+    bench.list(Cluster, &[], &first.nonce, None);
+    meanwhile(&mut bench);
+    let mut bench = bench.another(Variant::Sotw);
+    let request = bench.listed(Cluster, &[], "", None);
+    bench.take_list(&DiscoveryRequest { version_info: first.version.clone(), ..request });
+    (bench, first.version)
+}
+
+#[test]
+fn what_went_during_a_cut_stays_until_the_routes_have_moved() {
+    let (mut bench, version) = comes_back(&[(Cluster, "old", "1"), (Route, "web", "old")], |bench| {
+        bench.commit(&[(Cluster, "new", "1"), (Route, "web", "new")], &[(Cluster, "old")]);
+        // This one came and went: nobody who comes back has it.
+        bench.commit(&[(Cluster, "brief", "1")], &[]);
+        let brief = bench.tables.table(Cluster).get("brief").unwrap();
+        brief.encoded.standing.accept();
+        bench.commit(&[], &[(Cluster, "brief")]);
+    });
+    let clusters = bench.whole().unwrap();
+    assert_eq!(clusters.resources, ["new=1", "old=1"]);
+    assert_ne!(clusters.version, version);
+    bench.list(Cluster, &[], &clusters.nonce, None);
+    assert_eq!(bench.whole(), None);
+    bench.list(Listener, &[], "", None);
+    let listeners = bench.whole().unwrap();
+    bench.list(Listener, &[], &listeners.nonce, None);
+    assert_eq!(bench.whole(), None);
+    bench.list(Route, &["web"], "", None);
+    let routes = bench.whole().unwrap();
+    assert_eq!((routes.resource_type, bench.whole()), (Route, None));
+    bench.list(Route, &["web"], &routes.nonce, None);
+    assert_eq!(bench.whole().unwrap().resources, ["new=1"]);
+}
+
+#[test]
+fn a_cut_while_the_old_was_still_there_is_known_too() {
+    let (bench, _) = comes_back(&[(Cluster, "old", "1"), (Route, "web", "old")], |bench| {
+        bench.list(Route, &["web"], "", None);
+        let routes = bench.whole().unwrap();
+        bench.list(Route, &["web"], &routes.nonce, None);
+        bench.commit(&[(Cluster, "new", "1"), (Route, "web", "new")], &[(Cluster, "old")]);
+    });
+    // On the second stream both are there; it is cut before the routes have moved.
+    let mut bench = bench;
+    let both = bench.whole().unwrap();
+    assert_eq!(both.resources, ["new=1", "old=1"]);
+    let mut bench = bench.another(Variant::Sotw);
+    let request = bench.listed(Cluster, &[], "", None);
+    bench.take_list(&DiscoveryRequest { version_info: both.version, ..request });
+    assert_eq!(bench.whole().unwrap().resources, ["new=1", "old=1"]);
+}
+
+#[test]
+fn a_client_that_comes_back_with_what_nobody_remembers_gets_what_there_is() {
+    let mut bench = sotw(&[(Cluster, "old", "1")]);
+    bench.commit(&[(Cluster, "new", "1")], &[(Cluster, "old")]);
+    let request = bench.listed(Cluster, &[], "", None);
+    bench.take_list(&DiscoveryRequest { version_info: "0000000000000001".to_owned(), ..request });
+    assert_eq!(bench.whole().unwrap().resources, ["new=1"]);
+}
+
 #[test]
 fn a_nack_is_told_by_its_error_detail() {
     let mut bench = sotw(&[(Route, "a", "1")]);
@@ -435,4 +501,38 @@ fn what_changes_and_then_goes_between_two_responses_is_left_out() {
     bench.commit(&[], &[(Listener, "web")]);
     let got = bench.whole().expect("the client has the version before");
     assert_eq!((got.resource_type, got.resources.len()), (Listener, 0));
+}
+
+#[test]
+fn what_a_refused_response_would_have_taken_away_is_told_again_although_an_earlier_one_was_accepted_late() {
+    let mut bench = sotw(&[(Listener, "c", "1")]);
+    bench.list(Listener, &[], "", None);
+    let first = bench.whole().unwrap();
+    bench.commit(&[(Listener, "a", "bad")], &[(Listener, "c")]);
+    bench.now += ACK_TIMEOUT;
+    let second = bench.whole().unwrap();
+    assert_eq!(second.resources, ["a=bad"]);
+    bench.list(Listener, &[], &first.nonce, None);
+    bench.list(Listener, &[], &second.nonce, Some("no"));
+    assert_eq!(bench.whole().unwrap().resources, [""; 0]);
+}
+
+#[test]
+fn what_two_overlapping_responses_brought_is_tried_once() {
+    let mut bench = sotw(&[(Listener, "a", "1"), (Listener, "b", "1")]);
+    bench.list(Listener, &[], "", None);
+    let first = bench.whole().unwrap();
+    bench.commit(&[(Listener, "c", "bad")], &[]);
+    bench.now += ACK_TIMEOUT;
+    let second = bench.whole().unwrap();
+    bench.commit(&[], &[(Listener, "c")]);
+    bench.now += ACK_TIMEOUT;
+    let third = bench.whole().unwrap();
+    assert_eq!((second.resources.len(), &*third.resources), (3, &["a=1".to_owned(), "b=1".to_owned()][..]));
+    bench.list(Listener, &[], &first.nonce, None);
+    bench.list(Listener, &[], &second.nonce, Some("no"));
+    // It accepts what it was suspected of refusing a moment ago.
+    bench.list(Listener, &[], &third.nonce, None);
+    let rest: Vec<_> = std::iter::from_fn(|| bench.whole()).collect();
+    assert!(rest.iter().all(|got| got.resources == third.resources), "{rest:?}");
 }

@@ -65,7 +65,7 @@ impl Watch {
             let others = sent.upserts.iter().enumerate().filter(|(at, _)| !culprits.contains(at));
             let first = others.filter(|(_, upsert)| upsert.standing.accept());
             released.extend(first.map(|(_, upsert)| Arc::clone(&upsert.name)));
-            self.says_more = false;
+            self.unsaid = false;
         }
         let mut quarantined = Vec::with_capacity(culprits.len());
         for at in &culprits {
@@ -82,10 +82,12 @@ impl Watch {
         if rest_is_lost && !names.is_empty() {
             if !culprits.is_empty() {
                 let rest = sent.upserts.iter().enumerate().filter(|(at, _)| !culprits.contains(at));
-                self.owed.extend(rest.map(|(_, upsert)| Arc::clone(&upsert.name)));
+                let rest: Vec<_> =
+                    rest.map(|(_, upsert)| &upsert.name).filter(|name| self.has_some(name, table)).collect();
+                self.owed.extend(rest.into_iter().cloned());
             }
             self.owed.extend(sent.removed.iter().cloned());
-            self.must_answer |= self.says_more;
+            self.must_answer |= self.unsaid;
             let subscription = &self.subscription;
             self.owed.retain(|name| subscription.covers(name));
         }
@@ -95,8 +97,29 @@ impl Watch {
         Some(Refused { quarantined, message, released })
     }
 
+    /// Whether there is anything for the client under a name, or the news that there is not.
+    fn has_some(&self, name: &str, table: &Table) -> bool {
+        table.get(name).is_none_or(|entry| {
+            !self.refused.contains(name, entry.version()) || self.refused.fallback(name, entry).is_some()
+        })
+    }
+
+    /// What the client accepted after all, in a response that overtook the doubt, need not be tried.
+    pub(super) fn clear_of_suspicion(&mut self, sent: &Sent) {
+        if self.suspects.is_empty() {
+            return;
+        }
+        let proven: HashSet<&Arc<str>> = sent.upserts.iter().map(|upsert| &upsert.name).collect();
+        for group in &mut self.suspects {
+            group.retain(|name| !proven.contains(name));
+        }
+        self.suspects.retain(|group| !group.is_empty());
+    }
+
     /// Splits a response into two groups to be tried one after the other, those chosen first.
     fn suspect(&mut self, sent: &Sent, chosen: impl Fn(usize) -> bool) {
+        // An earlier response with some of the same may have been refused, too.
+        self.clear_of_suspicion(sent);
         let (first, second): (Vec<_>, Vec<_>) =
             sent.upserts.iter().map(|upsert| Arc::clone(&upsert.name)).enumerate().partition(|(at, _)| chosen(*at));
         for group in [second, first] {

@@ -187,7 +187,8 @@ impl Watch {
 
     /// Puts one name into a response: its resource, or the news that the client cannot have it. Of a version that the
     /// client has refused it gets the last accepted one instead, or hears that there is none, so that a client that
-    /// asks for it again is not left waiting. `false` if it is told elsewhere.
+    /// asks for it by name again is not left waiting. `false` if it is told elsewhere, or not at all: what the client
+    /// has of that, it keeps.
     fn put(&mut self, draft: &mut Draft, name: Arc<str>, scene: Scene<'_>) -> bool {
         let table = scene.table();
         let Some(entry) = table.get(&name) else {
@@ -203,7 +204,8 @@ impl Watch {
         if self.has_refused(&name, entry) {
             match self.refused.fallback(&name, entry) {
                 Some(fallback) => draft.upsert(name, entry.sequence, fallback),
-                None => draft.remove(name),
+                None if self.subscription.names_it(&name) => draft.remove(name),
+                None => return false,
             }
             return true;
         }

@@ -29,7 +29,7 @@ impl Watch {
         if upserts_blocked || held || !(due.now || due.changes) {
             if !upserts_blocked && !held {
                 self.cursor = scene.tables.sequence();
-                self.removal_cursor = self.removal_cursor.max(removable);
+                self.has_let_go(removable);
                 self.settle(scene.limits, scene.now);
             }
             return None;
@@ -43,9 +43,9 @@ impl Watch {
         // Newcomers alone have so little behind them that others are likely to be where they are.
         let position = self.position(scene).filter(|position| position.from == 0);
         if let Some(parcel) = position.and_then(|position| table.parcels().get(&position)) {
-            self.says_more |= self.tally.sent == 0;
+            draft.says_more = self.tally.sent == 0;
             self.cursor = parcel.cursor;
-            self.removal_cursor = self.removal_cursor.max(removable);
+            self.has_told(removable);
             draft.parcel = Some(parcel);
             return Some(draft);
         }
@@ -69,16 +69,16 @@ impl Watch {
             }
         }
         // What nobody accepted the client can hardly have, and might refuse once more.
-        for (_, Tombstone { name, entry, .. }) in table.removals_after(removable) {
+        for (_, Tombstone { name, entry, .. }) in self.held_until_later(table, removable) {
             let kept = entry.last_accepted().filter(|kept| !self.refused.contains(name, kept.version));
             if let Some(kept) = kept.filter(|_| self.subscription.covers(name)) {
                 draft.repeat(name, kept);
             }
         }
-        self.says_more |= self.tally.sent == 0 || self.lets_go(table, removable) || self.repeats_what_is_owed(&draft);
+        draft.says_more = self.tally.sent == 0 || self.lets_go(table, removable) || self.repeats_what_is_owed(&draft);
         self.owed = Owing::default();
         self.cursor = scene.tables.sequence();
-        self.removal_cursor = self.removal_cursor.max(removable);
+        self.has_told(removable);
         if let Some(position) = position
             && self.held_back.is_empty()
         {
@@ -139,7 +139,32 @@ impl Watch {
     /// Whether the next response takes something away from the client.
     fn lets_go(&self, table: &Table, removable: u64) -> bool {
         let mut gone = table.removals_after(self.removal_cursor).take_while(|(sequence, _)| *sequence <= removable);
-        gone.any(|(_, it)| it.entry.may_be_held(self.cursor) && self.subscription.covers(&it.name))
+        gone.any(|(sequence, it)| self.may_hold(sequence, it) && self.subscription.covers(&it.name))
+    }
+
+    /// What is gone, and may not go from the client yet.
+    fn held_until_later<'a>(&self, table: &'a Table, removable: u64) -> impl Iterator<Item = (u64, &'a Tombstone)> {
+        table.removals_after(removable).filter(|(sequence, it)| self.may_hold(*sequence, it))
+    }
+
+    /// Whether the client may hold what was withdrawn with that change: it was told of it between its last change and
+    /// its end.
+    fn may_hold(&self, sequence: u64, tombstone: &Tombstone) -> bool {
+        let before = self.told.partition_point(|told| *told < sequence);
+        before.checked_sub(1).is_some_and(|last| tombstone.entry.may_be_held(self.told[last]))
+    }
+
+    /// Notes that the response says all there is, but for withdrawals after that number.
+    fn has_told(&mut self, removable: u64) {
+        self.told.push(self.cursor);
+        self.has_let_go(removable);
+    }
+
+    /// Notes that withdrawals up to that number are with the client.
+    fn has_let_go(&mut self, removable: u64) {
+        self.removal_cursor = self.removal_cursor.max(removable);
+        let past = self.told.partition_point(|told| *told <= self.removal_cursor);
+        self.told.drain(..past.saturating_sub(1));
     }
 
     fn put_whole(
