@@ -3,6 +3,7 @@
 
 pub(crate) mod edges;
 mod envoy;
+pub(crate) mod events;
 mod explain;
 mod guard;
 pub(crate) mod load;
@@ -59,6 +60,16 @@ pub struct ApiContext {
     pub counted: Arc<Registry>,
     /// The Envoy of this machine.
     pub envoy: LocalEnvoy,
+    /// Places for those who follow the timeline.
+    followers: Arc<Semaphore>,
+}
+
+impl ApiContext {
+    /// What there is to read.
+    #[must_use]
+    pub fn new(observer: Observer, store: Store, counted: Arc<Registry>, envoy: LocalEnvoy) -> Self {
+        Self { observer, store, counted, envoy, followers: Arc::new(Semaphore::new(events::MAX_FOLLOWERS)) }
+    }
 }
 
 /// Serves until `shutdown`.
@@ -120,6 +131,7 @@ fn router(context: ApiContext, guard: guard::Guard) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/services", get(services))
         .route("/v1/explain/{subject}", get(explained))
+        .route("/v1/events", get(events::events))
         .route("/v1/canary", get(canary))
         .route("/v1/edges", get(edge_list))
         .route("/v1/load", get(load_report))

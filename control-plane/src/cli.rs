@@ -6,6 +6,7 @@ mod ask;
 mod canary;
 mod draw;
 mod envoy;
+mod events;
 mod explain;
 mod load;
 mod moment;
@@ -17,6 +18,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -76,6 +78,8 @@ enum Command {
         /// A service, or a container by its name or the beginning of its id
         subject: String,
     },
+    /// Shows what happened, why, and what the edges said of it
+    Events(EventsArgs),
     /// Shows the rollouts
     #[command(subcommand)]
     Canary(CanaryCommand),
@@ -173,6 +177,18 @@ struct WatchArgs {
     watch: bool,
 }
 
+#[derive(Debug, Args)]
+struct EventsArgs {
+    /// A service, or a container by its name or the beginning of its id [default: all]
+    subject: Option<String>,
+    /// Goes on with what happens from now on
+    #[arg(short, long)]
+    follow: bool,
+    /// Begins so long ago, such as `10m`; with `--follow` else now, without it with the oldest that is kept
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    since: Option<Duration>,
+}
+
 #[derive(Debug, Subcommand)]
 enum CanaryCommand {
     /// Shows weights, buckets, readiness, and which edges accepted them
@@ -256,6 +272,7 @@ pub fn main() -> ExitCode {
         Command::Status(watch) => ask::shown(|| status::status(&api, output), watch.watch),
         Command::Ps(watch) => ask::shown(|| status::ps(&api, output), watch.watch),
         Command::Explain { subject } => ask::shown(|| explain::explain(&api, output, &subject), false),
+        Command::Events(args) => ask::once(events::events(&api, output, &args)),
         Command::Canary(CanaryCommand::Status { service, watch }) => {
             ask::shown(|| canary::status(&api, output, service.as_deref()), watch.watch)
         }

@@ -1,16 +1,18 @@
 //! One HTTP/1 exchange over a loopback address or a unix socket, bounded in time and size: how the command line asks the API, and
-//! how Envoy's admin interface is asked. No redirects, no pools, no TLS.
+//! how Envoy's admin interface is asked; and an answer that comes line by line. No redirects, no pools, no TLS.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinSet;
 
 /// Larger answers are an error: ten thousand services with all their instances are some 20 MiB.
 const MAX_BODY: usize = 64 << 20;
@@ -94,12 +96,7 @@ pub(crate) async fn exchange(
         Target::Tcp(authority) => authority.as_str(),
         Target::Unix(_) => "localhost",
     };
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(http::header::HOST, authority)
-        .body(Empty::<Bytes>::new())
-        .map_err(|_| HttpError::Path { path: path.to_owned() })?;
+    let request = request(method, path, authority)?;
     let conversation = async {
         match target {
             Target::Tcp(authority) => {
@@ -109,6 +106,96 @@ pub(crate) async fn exchange(
         }
     };
     tokio::time::timeout(limit, conversation).await.map_err(timed_out)?
+}
+
+/// An answer that comes line by line.
+pub(crate) struct Following {
+    pub(crate) status: StatusCode,
+    target: Target,
+    body: Incoming,
+    /// What has arrived of the next lines.
+    buffer: BytesMut,
+    /// Drives the connection; it ends with this.
+    _connection: JoinSet<()>,
+}
+
+/// Longer lines are an error.
+const MAX_LINE: usize = 1 << 20;
+
+impl Following {
+    /// Asks `target`, and waits for the head of the answer for `limit` at most.
+    pub(crate) async fn open(target: &Target, path: &str, limit: Duration) -> Result<Self, HttpError> {
+        let Target::Tcp(authority) = target else {
+            return Err(HttpError::Path { path: path.to_owned() });
+        };
+        let broke = |reason: String| HttpError::BrokeOff { target: target.clone(), reason };
+        let opened = async {
+            let stream = TcpStream::connect(authority)
+                .await
+                .map_err(|source| HttpError::Connect { target: target.clone(), source })?;
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broke(e.to_string()))?;
+            let mut driven = JoinSet::new();
+            driven.spawn(async {
+                // Its error, if any, reaches the answer too.
+                let _ = connection.await;
+            });
+            let request = request(Method::GET, path, authority)?;
+            let response = sender.send_request(request).await.map_err(|e| broke(e.to_string()))?;
+            Ok(Self {
+                status: response.status(),
+                target: target.clone(),
+                body: response.into_body(),
+                buffer: BytesMut::new(),
+                _connection: driven,
+            })
+        };
+        let timed_out = |_| HttpError::TimedOut { target: target.clone(), limit };
+        tokio::time::timeout(limit, opened).await.map_err(timed_out)?
+    }
+
+    /// The next line without its end; `None`: there is no more. Nothing at all for longer than `silence` is an error.
+    pub(crate) async fn line(&mut self, silence: Duration) -> Result<Option<Bytes>, HttpError> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line = self.buffer.split_to(end + 1).freeze();
+                return Ok(Some(line.slice(..end)));
+            }
+            if self.buffer.len() > MAX_LINE {
+                return Err(HttpError::TooLarge { target: self.target.clone() });
+            }
+            if !self.more(silence).await? {
+                return Ok((!self.buffer.is_empty()).then(|| self.buffer.split().freeze()));
+            }
+        }
+    }
+
+    /// All of it.
+    pub(crate) async fn rest(&mut self, limit: Duration) -> Result<Bytes, HttpError> {
+        while self.buffer.len() <= MAX_LINE && self.more(limit).await? {}
+        Ok(self.buffer.split().freeze())
+    }
+
+    async fn more(&mut self, limit: Duration) -> Result<bool, HttpError> {
+        let timed_out = |_| HttpError::TimedOut { target: self.target.clone(), limit };
+        match tokio::time::timeout(limit, self.body.frame()).await.map_err(timed_out)? {
+            None => Ok(false),
+            Some(Ok(frame)) => {
+                self.buffer.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+                Ok(true)
+            }
+            Some(Err(error)) => Err(HttpError::BrokeOff { target: self.target.clone(), reason: error.to_string() }),
+        }
+    }
+}
+
+fn request(method: Method, path: &str, authority: &str) -> Result<Request<Empty<Bytes>>, HttpError> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(http::header::HOST, authority)
+        .body(Empty::new())
+        .map_err(|_| HttpError::Path { path: path.to_owned() })
 }
 
 async fn converse(

@@ -45,7 +45,10 @@ type Looker = Box<dyn FnOnce(&Look<'_>) + Send>;
 
 /// Lets others look at the state, between two rounds of the task that owns it.
 #[derive(Clone, Debug)]
-pub struct Observer(mpsc::Sender<Looker>);
+pub struct Observer {
+    lookers: mpsc::Sender<Looker>,
+    news: watch::Receiver<u64>,
+}
 
 /// The reconcile task is gone: the process is shutting down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,8 +66,14 @@ impl Observer {
             // The asker may have gone away; then nobody wants the answer.
             let _ = reply.send(look(seen));
         });
-        self.0.send(looker).await.map_err(|_| Gone)?;
+        self.lookers.send(looker).await.map_err(|_| Gone)?;
         answer.await.map_err(|_| Gone)
+    }
+
+    /// The number of the newest entry of the timeline, as it changes.
+    #[must_use]
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.news.clone()
     }
 }
 
@@ -84,6 +93,8 @@ pub struct Reconcile {
     /// Whether the first full picture was committed.
     synced: bool,
     commits: watch::Sender<u64>,
+    /// The newest entry of the timeline.
+    news: watch::Sender<u64>,
 }
 
 impl Reconcile {
@@ -101,6 +112,7 @@ impl Reconcile {
     ) -> (Self, Observer) {
         // People and scrapers look; sixteen at once are answered within one round.
         let (observer, lookers) = mpsc::channel(16);
+        let (news, newest) = watch::channel(0);
         let task = Self {
             state,
             compiler,
@@ -114,8 +126,9 @@ impl Reconcile {
             published: BTreeMap::new(),
             synced: false,
             commits,
+            news,
         };
-        (task, Observer(observer))
+        (task, Observer { lookers: observer, news: newest })
     }
 
     /// Runs until `shutdown`, or until nobody can send an input any more.
@@ -161,6 +174,14 @@ impl Reconcile {
 
     fn round(&mut self) {
         let now = self.clock.now();
+        let committed = self.publish(now);
+        self.state.committed(committed, now);
+        let newest = self.state.journal().last();
+        self.news.send_if_modified(|last| std::mem::replace(last, newest) != newest);
+    }
+
+    /// Derives, compiles and commits what was touched; the number of the commit, if there was anything to commit.
+    fn publish(&mut self, now: Timestamp) -> Option<u64> {
         let Settled { services, edge, flips } = self.state.settle(now);
         if flips.len() > LOGGED {
             tracing::info!(
@@ -182,12 +203,12 @@ impl Reconcile {
         self.pending.extend(services);
         self.pending_edge |= edge;
         if !self.state.is_synced() {
-            return;
+            return None;
         }
         let services = std::mem::take(&mut self.pending);
         let edge = std::mem::take(&mut self.pending_edge);
         let changes = self.compiler.update(&self.state, &services, edge);
-        if !self.synced {
+        let committed = if !self.synced {
             // The whole picture: of what was served from an earlier life, what is gone is withdrawn, and what is equal stays.
             let committed = self.store.replace(commit(&changes));
             tracing::info!(
@@ -197,11 +218,16 @@ impl Reconcile {
             );
             self.store.open();
             self.synced = true;
-            self.commits.send_replace(committed.sequence);
+            Some(committed.sequence)
         } else if !changes.is_empty() {
             let committed = self.store.commit(commit(&changes));
             tracing::debug!(sequence = committed.sequence, resources = committed.changed.len(), "committed");
-            self.commits.send_replace(committed.sequence);
+            Some(committed.sequence)
+        } else {
+            None
+        };
+        if let Some(sequence) = committed {
+            self.commits.send_replace(sequence);
         }
         for service in services {
             if self.state.service(&service).is_none() {
@@ -210,6 +236,7 @@ impl Reconcile {
                 self.published.insert(service, Publication { sequence: self.store.sequence(), at: now });
             }
         }
+        committed
     }
 }
 

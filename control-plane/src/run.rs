@@ -96,12 +96,15 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let serving = ServerConfig { tls, ..ServerConfig::default() };
     metrics::connections(&serving.connections, &mut registry);
     let local = LocalEnvoy::new(&admin);
-    let context = ApiContext { observer, store: store.clone(), counted: Arc::new(registry), envoy: local };
+    let context = ApiContext::new(observer, store.clone(), Arc::new(registry), local);
 
     let shutdown = CancellationToken::new();
     let mut tasks = Tasks::default();
     tasks.spawn("reconcile", reconcile.run(shutdown.clone()));
-    tasks.spawn("last known good", last_known_good.run(store.clone(), committed, inbox.clone(), shutdown.clone()));
+    tasks.spawn(
+        "last known good",
+        last_known_good.run(store.clone(), committed.clone(), inbox.clone(), shutdown.clone()),
+    );
     tasks.spawn("prober", prober.run(probe_changes, inbox.clone(), shutdown.clone()));
     for engine in engines {
         let stats = docker_metrics.of(&engine.name);
@@ -111,7 +114,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     if let Some(file) = file {
         tasks.spawn("file provider", file.run(inbox.clone(), clock, shutdown.clone()));
     }
-    tasks.spawn("edges", edges::watch(store.clone(), inbox.clone(), shutdown.clone()));
+    tasks.spawn("edges", edges::watch(store.clone(), committed, inbox.clone(), clock, shutdown.clone()));
     tasks.spawn("filter's heartbeat", heartbeat::watch(admin, inbox.clone(), shutdown.clone()));
     tasks.spawn("API", api::serve(api, context, shutdown.clone()));
     if options.supervised {

@@ -1,6 +1,7 @@
 //! Measurements on real containers: how long discovery takes, and what the filter costs; and of files at scale. Figures come as ratios within one run
 //! wherever the machine would speak louder than the code.
 
+mod events;
 mod files;
 
 use std::{fs, net::SocketAddr, process::Command, time::Duration};
@@ -24,18 +25,38 @@ const ROUNDS: usize = 10;
 const SLICE: Duration = Duration::from_secs(2);
 const CONNECTIONS: usize = 32;
 
-/// Measures everything.
-pub async fn run(say: impl Fn(&str)) -> Result<Vec<Row>> {
+/// The parts of [`run`].
+pub const PARTS: [&str; 4] = ["files", "events", "discovery", "filter"];
+
+/// Measures everything, or one of [`PARTS`].
+pub async fn run(only: Option<&str>, say: impl Fn(&str)) -> Result<Vec<Row>> {
+    if let Some(only) = only {
+        ensure!(PARTS.contains(&only), "there is no part {only}; the parts are {}", PARTS.join(", "));
+    }
+    let is_wanted = |part: &str| only.is_none_or(|only| only == part);
+    let mut rows = Vec::new();
+    if is_wanted("files") {
+        say("files: 10,000 services of ten instances, and one edit");
+        rows.extend(files::run().await?);
+    }
+    if is_wanted("events") {
+        say("events: one among 10, 100 and 1,000 services");
+        rows.extend(events::run().await?);
+    }
+    if !is_wanted("discovery") && !is_wanted("filter") {
+        return Ok(rows);
+    }
     let engine = Engine::connect().await?;
     // A network of its own: a bridge address that was just asked for in vain takes a while to answer.
     let network = engine.network("bench").await?;
-    let mut rows = Vec::new();
-    say("files: 10,000 services of ten instances, and one edit");
-    rows.extend(files::run().await?);
-    say("discovery: docker run to the first 200, docker kill to the endpoint's end, a weight's way");
-    rows.extend(discovery(&engine, &network).await?);
-    say("the filter: none, off on the route, sticky canary, in turn");
-    rows.extend(filter(&engine, &network).await?);
+    if is_wanted("discovery") {
+        say("discovery: docker run to the first 200, docker kill to the endpoint's end, a weight's way");
+        rows.extend(discovery(&engine, &network).await?);
+    }
+    if is_wanted("filter") {
+        say("the filter: none, off on the route, sticky canary, in turn");
+        rows.extend(filter(&engine, &network).await?);
+    }
     Ok(rows)
 }
 

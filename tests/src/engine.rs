@@ -112,6 +112,11 @@ impl Engine {
         Network::create(self, name).await
     }
 
+    /// A bridge network that has one address to give away.
+    pub async fn network_of_one(&self, name: &str) -> Result<Network> {
+        Network::create_of_one(self, name).await
+    }
+
     pub async fn create(&self, spec: Spec) -> Result<Container> {
         Container::create(self, spec).await
     }

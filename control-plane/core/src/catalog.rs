@@ -22,6 +22,8 @@ pub struct Catalog {
     members: BTreeMap<ServiceName, BTreeSet<ContainerKey>>,
     instances: BTreeMap<InstanceId, ServiceName>,
     problems: BTreeMap<ProviderName, Vec<Problem>>,
+    /// Those that have told anything.
+    providers: BTreeSet<ProviderName>,
 }
 
 /// What an update did.
@@ -33,6 +35,12 @@ pub struct Touched {
     pub watch: Vec<Instance>,
     /// Instances that are gone or paused; what their checks said is void.
     pub forget: Vec<InstanceId>,
+    /// Instances that are new.
+    pub came: Vec<Instance>,
+    /// Instances that are gone.
+    pub went: Vec<InstanceId>,
+    /// Containers that exist no more, by their full ids.
+    pub removed: Vec<String>,
     /// Whether anything at all changed, problems and containers that are not routed included.
     pub any: bool,
 }
@@ -41,6 +49,9 @@ impl Catalog {
     /// Applies what a provider sent.
     pub fn apply(&mut self, provider: &ProviderName, update: Update) -> Touched {
         let mut touched = Touched::default();
+        if !self.providers.contains(provider) {
+            self.providers.insert(provider.clone());
+        }
         let key = |id: String| ContainerKey { provider: provider.clone(), id };
         match update {
             Update::Reset(all) => {
@@ -104,6 +115,16 @@ impl Catalog {
         for instance in new.iter().flat_map(|d| &d.instances) {
             self.instances.insert(instance.id.clone(), instance.service.clone());
         }
+        let all = |d: Option<&Discovered>| d.map(|d| d.instances.clone()).unwrap_or_default();
+        let (before, after) = (all(old.as_ref()), all(new.as_ref()));
+        let without = |from: &[Instance], other: &[Instance]| -> Vec<Instance> {
+            from.iter().filter(|i| !other.iter().any(|o| o.id == i.id && o.service == i.service)).cloned().collect()
+        };
+        touched.went.extend(without(&before, &after).into_iter().map(|instance| instance.id));
+        touched.came.extend(without(&after, &before));
+        if new.is_none() {
+            touched.removed.push(key.id.clone());
+        }
         let before = old.as_ref().map(Discovered::checkable).unwrap_or_default();
         let after = new.as_ref().map(Discovered::checkable).unwrap_or_default();
         let gone = before.iter().filter(|old| !after.iter().any(|new| new.id == old.id));
@@ -149,6 +170,14 @@ impl Catalog {
             .collect();
         members.sort_by_key(|(d, _)| age(d));
         members
+    }
+
+    /// A container or entry by its id, if it is a member of the service.
+    #[must_use]
+    pub fn member(&self, service: &ServiceName, id: &str) -> Option<&Discovered> {
+        let members = self.members.get(service)?;
+        let key = |provider: &ProviderName| ContainerKey { provider: provider.clone(), id: id.to_owned() };
+        self.providers.iter().map(key).find(|key| members.contains(key)).and_then(|key| self.containers.get(&key))
     }
 
     /// The service that an instance belongs to; `None` when the instance is gone.

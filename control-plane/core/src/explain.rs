@@ -9,6 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::journal::Entry;
 use crate::status::API_VERSION;
 use crate::{ServiceName, State, Timestamp, VersionName};
 
@@ -40,6 +41,9 @@ pub struct Part {
     pub outcome: String,
     /// In order.
     pub stages: Vec<Stage>,
+    /// What happened to a container last, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Entry>,
 }
 
 /// One step on the way.

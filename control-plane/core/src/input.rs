@@ -3,7 +3,8 @@
 
 use crate::config::Config;
 use crate::health::Verdict;
-use crate::{InstanceId, Problem, ProviderName, Update};
+use crate::journal::EdgeProgress;
+use crate::{InstanceId, Problem, ProviderName, Timestamp, Update};
 
 /// One thing that happened.
 #[derive(Clone, Debug)]
@@ -31,6 +32,15 @@ pub enum Input {
         part: &'static str,
         /// Its problems now.
         problems: Vec<Problem>,
+    },
+    /// How far the connected edges are.
+    Accepted {
+        /// All of them.
+        edges: Vec<EdgeProgress>,
+        /// The newest commit when this was seen.
+        sequence: u64,
+        /// When that was.
+        at: Timestamp,
     },
     /// The filter crashed in an Envoy: a fresh version of its configuration heals it.
     FilterCrashed,

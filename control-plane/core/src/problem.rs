@@ -86,6 +86,8 @@ codes! {
     NoReadyInstance = "TG0211", "a service without a ready instance";
     /// A version that the configuration gives nothing.
     Unrouted = "TG0212", "a version that the configuration gives no traffic";
+    /// A container that is ready and not ready in turns.
+    Flapping = "TG0213", "a container that falls again and again";
     /// What is published cannot be written to disk; serving goes on.
     NotKept = "TG0301", "the last known good cannot be written";
     /// What was kept on disk cannot be used; the start goes on without.

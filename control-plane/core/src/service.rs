@@ -3,14 +3,16 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::addresses::Addresses;
 use crate::catalog::Catalog;
 use crate::claims::Claims;
 use crate::config::ServiceConfig;
+use crate::flaps::Flaps;
 use crate::health::{Readiness, Verdict, readiness};
 use crate::instance::{
-    Check, Claim, Discovered, Hint, Instance, InstanceId, Membership, Phase, is_entry, noun, subject,
+    Check, Claim, Discovered, Hint, Instance, InstanceId, Membership, Phase, is_entry, noun, short_id, subject,
 };
 use crate::ownership::Ownership;
 use crate::rollout::{Census, Split, split};
@@ -30,6 +32,8 @@ pub struct ServiceView {
     pub versions: BTreeMap<VersionName, VersionView>,
     /// How its traffic is split.
     pub split: Split,
+    /// What keeps some of its containers from their requests for a while, ready or not.
+    pub conditions: Vec<Condition>,
     /// What is wrong with it.
     pub problems: Vec<Problem>,
 }
@@ -39,6 +43,34 @@ pub struct ServiceView {
 pub struct VersionView {
     /// Its instances, by id.
     pub instances: Vec<InstanceView>,
+}
+
+/// What keeps a container, or a run of it, from requests for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// What it is.
+    pub kind: ConditionKind,
+    /// The container's name.
+    pub container: String,
+    /// Its full id; on screens the short one.
+    pub id: String,
+    /// Why.
+    pub reason: String,
+    /// When it ends by itself, at the latest.
+    pub until: Timestamp,
+    /// Whether it is in force. What flaps gets its requests all the same while too few others would.
+    pub in_force: bool,
+}
+
+/// A kind of [`Condition`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ConditionKind {
+    /// Its address was another's a moment ago, and not every edge knows that it is not any more.
+    HeldBack,
+    /// It falls too often.
+    Damped,
 }
 
 /// One instance, judged.
@@ -57,6 +89,8 @@ pub struct InstanceView {
     pub first_seen: Timestamp,
     /// It was told to stop.
     pub terminating: Option<Timestamp>,
+    /// What keeps it from requests although it may be ready.
+    pub condition: Option<Condition>,
     /// How it is checked.
     pub check: Check,
     /// What the container is doing.
@@ -70,10 +104,16 @@ pub struct InstanceView {
 }
 
 impl InstanceView {
-    /// Ready, and not told to stop: it gets new requests.
+    /// Ready, not told to stop, and not kept back: it gets new requests.
     #[must_use]
     pub const fn is_serving(&self) -> bool {
-        self.readiness.is_ready() && self.terminating.is_none()
+        self.readiness.is_ready() && self.terminating.is_none() && self.condition.is_none()
+    }
+
+    /// Whether edges know it: it gets new requests, or is left to end those it has.
+    #[must_use]
+    pub const fn is_published(&self) -> bool {
+        self.is_serving() || self.terminating.is_some()
     }
 }
 
@@ -108,6 +148,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) claims: &'a Claims,
     pub(crate) ownership: &'a Ownership,
     pub(crate) verdicts: &'a BTreeMap<InstanceId, Verdict>,
+    pub(crate) addresses: &'a Addresses,
+    pub(crate) flaps: &'a Flaps,
     pub(crate) declared: Option<&'a ServiceConfig>,
     pub(crate) before: Option<&'a ServiceView>,
     pub(crate) now: Timestamp,
@@ -131,15 +173,27 @@ pub(crate) fn view(name: &ServiceName, facts: &Facts<'_>) -> Option<ServiceView>
     for version in versions.values_mut() {
         version.instances.sort_by(|a, b| a.id.cmp(&b.id));
     }
+    let damped = damp(&mut versions, &members, facts);
+    let held = versions.values().flat_map(|version| &version.instances).filter_map(|i| i.condition.clone());
+    let held = held.filter(|condition| condition.kind == ConditionKind::HeldBack);
+    let conditions = held.chain(damped).collect();
     let census = versions.iter().map(|(name, view)| (name.clone(), view.census())).collect();
     let split = split(facts.declared, &census)?;
     let (hosts, lost) = hosts(name, claim, facts.claims, is_entry(&members[0].0.id));
     problems.extend(lost);
-    let view =
-        ServiceView { name: name.clone(), hosts, path: claim.path.clone(), versions, split, problems: Vec::new() };
+    let view = ServiceView {
+        name: name.clone(),
+        hosts,
+        path: claim.path.clone(),
+        versions,
+        split,
+        conditions,
+        problems: Vec::new(),
+    };
     problems.extend(no_host(&view, claim, members[0].0));
     problems.extend(routing_problems(&view));
     problems.extend(readiness_problems(&view));
+    problems.extend(view.conditions.iter().filter_map(flapping));
     Some(ServiceView { problems, ..view })
 }
 
@@ -149,7 +203,14 @@ fn judge(container: &Discovered, instance: &Instance, facts: &Facts<'_>) -> Inst
         version.instances.get(place)
     });
     let verdict = facts.verdicts.get(&instance.id);
-    let readiness = readiness(&container.phase, container.health, &instance.check, verdict);
+    let readiness = match facts.addresses.successor(&instance.id) {
+        // Whatever a check says, it is the newcomer who says it.
+        Some(successor) => {
+            let reason = format!("its address belongs to a newer run, of the container {}", successor.short());
+            Readiness::NotReady { reason }
+        }
+        None => readiness(&container.phase, container.health, &instance.check, verdict),
+    };
     let since = before
         .filter(|known| known.readiness.is_ready() == readiness.is_ready())
         .map_or(facts.now, |known| known.since);
@@ -160,12 +221,91 @@ fn judge(container: &Discovered, instance: &Instance, facts: &Facts<'_>) -> Inst
         since,
         first_seen: before.map_or(facts.now, |known| known.first_seen),
         terminating: container.terminating,
+        condition: facts.addresses.held(&instance.id).map(|held| Condition {
+            kind: ConditionKind::HeldBack,
+            container: container.name.clone(),
+            id: instance.id.container.clone(),
+            reason: format!(
+                "its address {} was that of {}/{} ({}) a moment ago, and not every edge has acknowledged that it left",
+                instance.id.address,
+                held.old.service,
+                held.old.version,
+                short_id(&held.old.container),
+            ),
+            until: held.until,
+            in_force: true,
+        }),
         check: instance.check.clone(),
         phase: container.phase.clone(),
         hint: container.hint.clone(),
         observed_at: container.observed_at,
         verdict: verdict.cloned(),
     }
+}
+
+/// Keeps out what flaps, and says so of every container that does, running or not. What flaps is not kept out while too few
+/// others would take its requests: none, or fewer than those that would be kept out with it. Others are, for a version that the
+/// configuration names, the instances of that version (for a canary those of stable, too); for a pool all. A restless instance
+/// is better than none, and a check that fails everywhere for a moment must not leave all load to the few it missed.
+fn damp(
+    versions: &mut BTreeMap<VersionName, VersionView>,
+    members: &[(&Discovered, &Membership)],
+    facts: &Facts<'_>,
+) -> Vec<Condition> {
+    let mut conditions = Vec::new();
+    for (container, membership) in members {
+        let Some((flap, until)) = facts.flaps.damped(&container.id) else { continue };
+        let others = versions.iter().filter(|(version, _)| takes(facts.declared, &membership.version, version));
+        let fit = others
+            .flat_map(|(_, others)| &others.instances)
+            .filter(|other| other.readiness.is_ready() && other.terminating.is_none());
+        let (restless, steady): (Vec<_>, Vec<_>) =
+            fit.partition(|other| facts.flaps.damped(&other.id.container).is_some());
+        let steady = steady.into_iter().filter(|other| other.is_serving()).count();
+        let in_force = steady > 0 && steady >= restless.len();
+        conditions.push(Condition {
+            kind: ConditionKind::Damped,
+            container: container.name.clone(),
+            id: container.id.clone(),
+            reason: format!("it ended or failed its check {} times lately", flap.falls),
+            until,
+            in_force,
+        });
+        let Some(version) = versions.get_mut(&membership.version).filter(|_| in_force) else { continue };
+        for instance in version.instances.iter_mut().filter(|instance| instance.id.container == container.id) {
+            instance.condition = instance.condition.take().or_else(|| conditions.last().cloned());
+        }
+    }
+    conditions
+}
+
+/// Whether requests that `version` does not take are taken by `other`, or by another instance of it.
+fn takes(declared: Option<&ServiceConfig>, version: &VersionName, other: &VersionName) -> bool {
+    match declared {
+        Some(ServiceConfig { stable: Some(stable), canary }) => {
+            other == version || (other == stable && canary.as_ref().is_some_and(|canary| canary.version == *version))
+        }
+        _ => true,
+    }
+}
+
+fn flapping(condition: &Condition) -> Option<Problem> {
+    if condition.kind != ConditionKind::Damped {
+        return None;
+    }
+    let effect = if condition.in_force {
+        format!("it gets no traffic until {}, and longer if it goes on", condition.until)
+    } else {
+        "it gets its traffic all the same: too few others would take it".to_owned()
+    };
+    let problem = Problem::error(
+        Code::Flapping,
+        subject(&condition.container, &condition.id),
+        &condition.reason,
+        effect,
+        "see its log for why it ends, or make its check less strict with `check.fall` and `check.timeout`",
+    );
+    Some(problem.warning())
 }
 
 fn hosts(name: &ServiceName, claim: &Claim, claims: &Claims, of_file: bool) -> (Vec<String>, Vec<Problem>) {

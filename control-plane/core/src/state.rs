@@ -1,15 +1,21 @@
 //! The state: one value, changed by [`State::apply`] alone. An [`Input`] marks the services it touches; [`State::settle`] derives
-//! those anew and says which really changed. Nothing is derived before every required provider has delivered its first full
+//! those anew and says which really changed, and [`State::committed`] hears what became of that. Nothing is derived before every required provider has delivered its first full
 //! set, and nothing is [published](State::is_synced) before the first round of checks, or its deadline.
+
+mod transitions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use self::transitions::Change;
+use crate::addresses::{Addresses, Owner};
 use crate::catalog::{Catalog, Touched};
 use crate::claims::Claims;
 use crate::config::{Config, ServicePattern};
+use crate::flaps::Flaps;
 use crate::health::Verdict;
-use crate::instance::{Check, Confirmed, InstanceId, Update};
+use crate::instance::{Check, Confirmed, Instance, InstanceId, Update};
+use crate::journal::{EdgeProgress, Journal};
 use crate::service::{Facts, ServiceView, claim_of, view};
 use crate::{Code, Input, Problem, ProviderName, ServiceName, Timestamp, VersionName};
 
@@ -24,6 +30,9 @@ pub struct State {
     catalog: Catalog,
     claims: Claims,
     verdicts: BTreeMap<InstanceId, Verdict>,
+    addresses: Addresses,
+    flaps: Flaps,
+    journal: Journal,
     reported: BTreeMap<&'static str, Vec<Problem>>,
     /// When each provider was last heard of; `None`: never.
     heard: BTreeMap<ProviderName, Option<Timestamp>>,
@@ -104,6 +113,9 @@ impl State {
             catalog: Catalog::default(),
             claims: Claims::default(),
             verdicts: BTreeMap::new(),
+            addresses: Addresses::default(),
+            flaps: Flaps::default(),
+            journal: Journal::default(),
             reported: BTreeMap::new(),
             views: BTreeMap::new(),
             dirty: BTreeSet::new(),
@@ -127,6 +139,7 @@ impl State {
             Input::Provider { provider, update } => return self.discovered(&provider, update, now),
             Input::Checked { id, verdict } => self.checked(id, verdict),
             Input::Configured(config) => self.configured(*config),
+            Input::Accepted { edges, sequence, at } => self.accepted(&edges, sequence, at),
             Input::Reported { part, problems } => {
                 self.reported.insert(part, problems);
             }
@@ -148,8 +161,17 @@ impl State {
         if let Update::Confirmed(confirmed) = update {
             self.confirmed.insert(provider.clone(), confirmed);
         }
-        let Touched { services, watch, forget, any: _ } = self.catalog.apply(provider, update);
+        let Touched { services, watch, forget, came, went, removed, any: _ } = self.catalog.apply(provider, update);
         self.dirty.extend(services);
+        for id in &went {
+            self.dirty.extend(self.addresses.waive(id));
+        }
+        for instance in &came {
+            self.dirty.extend(self.addresses.claim(&instance.id, &instance.service));
+        }
+        for container in &removed {
+            self.flaps.forget(container);
+        }
         for id in &forget {
             self.verdicts.remove(id);
         }
@@ -189,6 +211,12 @@ impl State {
         self.verdicts.insert(id, verdict);
     }
 
+    fn accepted(&mut self, edges: &[EdgeProgress], sequence: u64, at: Timestamp) {
+        self.addresses.accepted(edges.iter().map(|edge| edge.accepted).min().unwrap_or(sequence));
+        let groups = &self.config.edge.groups;
+        self.journal.accepted(edges, sequence, |group, service| groups.seeing(service).contains(group), at);
+    }
+
     fn configured(&mut self, config: Config) {
         let old = std::mem::replace(&mut self.config, config);
         let declared: BTreeSet<&ServiceName> = old.services.keys().chain(self.config.services.keys()).collect();
@@ -215,19 +243,26 @@ impl State {
             self.sync = Sync::Synced;
         }
         settled.edge = std::mem::take(&mut self.edge_dirty);
+        self.journal.expire(now);
         let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.extend(self.addresses.release(now));
+        dirty.extend(self.flaps.release(now));
         let mut places = BTreeSet::new();
         for service in &dirty {
             let members = self.config.ownership.members(&self.catalog, service);
             self.claims.want(service, claim_of(&members), &mut places);
         }
         dirty.extend(self.claims.resolve(&places));
+        let mut again = BTreeSet::new();
         for service in dirty {
+            self.newcomers(&service, now);
             let facts = Facts {
                 catalog: &self.catalog,
                 claims: &self.claims,
                 ownership: &self.config.ownership,
                 verdicts: &self.verdicts,
+                addresses: &self.addresses,
+                flaps: &self.flaps,
                 declared: self.config.services.get(&service),
                 before: self.views.get(&service),
                 now,
@@ -238,13 +273,71 @@ impl State {
                 continue;
             }
             settled.flips.extend(flips(before, after.as_ref()));
+            let changes = transitions::between(before, after.as_ref(), &self.catalog);
+            if self.take(&service, changes, now) {
+                // It fell once too often: what was derived does not know yet.
+                again.insert(service.clone());
+            }
             match after {
                 Some(view) => self.views.insert(service.clone(), view),
                 None => self.views.remove(&service),
             };
             settled.services.insert(service);
         }
+        if !again.is_empty() {
+            self.dirty.extend(again);
+            let Settled { services, edge, flips } = self.settle(now);
+            settled.services.extend(services);
+            settled.edge |= edge;
+            settled.flips.extend(flips);
+        }
         settled
+    }
+
+    /// Has those wait who have just come to an address that was another's.
+    fn newcomers(&mut self, service: &ServiceName, now: Timestamp) {
+        let before = self.views.get(service);
+        let is_known =
+            |new: &Instance| before.is_some_and(|view| transitions::find(view, &new.version, &new.id).is_some());
+        for (container, membership) in self.catalog.members(service) {
+            let own = container.instances.iter().filter(|i| i.service == *service && i.version == membership.version);
+            for instance in own.filter(|instance| !is_known(instance)) {
+                self.addresses.arrive(&instance.id, service, &instance.version, now);
+            }
+        }
+    }
+
+    /// Notes what happened to the instances of a service. Whether a container is out now that was not before.
+    fn take(&mut self, service: &ServiceName, changes: Vec<Change>, now: Timestamp) -> bool {
+        let mut damped = false;
+        for Change { event, left, joined, fell } in changes {
+            let (container, version) = (&event.id.container, event.version.clone());
+            let owner = Owner { container: container.clone(), service: service.clone(), version };
+            if left {
+                self.addresses.unpublish(event.id.address, owner, now);
+            } else if joined {
+                self.addresses.publish(event.id.address, owner);
+            }
+            if let Some(asked) = fell {
+                let was = self.flaps.damped(container).is_some();
+                self.flaps.fell(container, service, asked, now);
+                damped |= !was && self.flaps.damped(container).is_some();
+            }
+            self.journal.note(event, now);
+        }
+        damped
+    }
+
+    /// What was settled was committed under this number; `None`: it changed nothing at the edges, or nothing is published yet.
+    pub fn committed(&mut self, sequence: Option<u64>, now: Timestamp) {
+        self.addresses.committed(sequence);
+        self.journal.committed(sequence, now);
+    }
+
+    /// The timeline.
+    #[must_use]
+    pub const fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// Whether everything required was discovered and checked once, so that what follows may be published.
@@ -275,10 +368,12 @@ impl State {
     /// When [`Self::settle`] has to be called although nothing happened.
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
-        match &self.sync {
+        let sync = match &self.sync {
+            Sync::Discovering(_) => return None,
             Sync::Checking { deadline, .. } => Some(*deadline),
-            Sync::Discovering(_) | Sync::Synced => None,
-        }
+            Sync::Synced => None,
+        };
+        [sync, self.addresses.deadline(), self.flaps.deadline(), self.journal.deadline()].into_iter().flatten().min()
     }
 
     /// The providers, and when each was last heard of; `None`: never.

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use self::envoy::{DiffState, EnvoyConfig, EnvoyDiff, HeldResource, HeldState, ResourceDiff};
-use crate::instance::Confirmed;
+use crate::instance::{Confirmed, short_id};
 use crate::rollout::Split;
-use crate::service::{InstanceView, ServiceView, VersionView};
+use crate::service::{Condition, ConditionKind, InstanceView, ServiceView, VersionView};
 use crate::{Code, Problem, Severity, State, Timestamp, VersionName, rollout};
 
 /// The version of every JSON document of the API.
@@ -195,6 +195,9 @@ pub struct ServiceStatus {
     pub total: u32,
     /// Its versions, by name.
     pub versions: Vec<VersionStatus>,
+    /// What keeps some of its containers from requests for a while.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
     /// How many problems it has.
     pub problems: usize,
 }
@@ -252,6 +255,9 @@ pub struct InstanceStatus {
     pub reason: String,
     /// Since when it is ready, or is not.
     pub since: Timestamp,
+    /// When that ends by itself, at the latest; only of what is held back or damped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 /// What an instance is.
@@ -264,6 +270,10 @@ pub enum InstanceState {
     NotReady,
     /// It was told to stop: requests in flight may end.
     Terminating,
+    /// Ready, but its address was another's a moment ago.
+    HeldBack,
+    /// Ready, but it falls too often.
+    Damped,
 }
 
 /// All services, with their instances.
@@ -427,6 +437,11 @@ impl ServiceStatus {
             ready: versions.iter().map(|version| version.ready).sum(),
             total: versions.iter().map(|version| version.total).sum(),
             versions,
+            conditions: view
+                .conditions
+                .iter()
+                .map(|condition| Condition { id: short_id(&condition.id).to_owned(), ..condition.clone() })
+                .collect(),
             problems: view.problems.len(),
         }
     }
@@ -449,10 +464,13 @@ impl VersionStatus {
 
 impl InstanceStatus {
     fn of(view: &InstanceView) -> Self {
-        let state = match (view.terminating, view.readiness.is_ready()) {
-            (Some(_), _) => InstanceState::Terminating,
-            (None, true) => InstanceState::Ready,
-            (None, false) => InstanceState::NotReady,
+        let condition = view.condition.as_ref().filter(|_| view.terminating.is_none() && view.readiness.is_ready());
+        let state = match (view.terminating, view.readiness.is_ready(), condition.map(|condition| condition.kind)) {
+            (Some(_), _, _) => InstanceState::Terminating,
+            (None, false, _) => InstanceState::NotReady,
+            (None, true, None) => InstanceState::Ready,
+            (None, true, Some(ConditionKind::HeldBack)) => InstanceState::HeldBack,
+            (None, true, Some(ConditionKind::Damped)) => InstanceState::Damped,
         };
         Self {
             container: view.container.clone(),
@@ -460,8 +478,9 @@ impl InstanceStatus {
             address: view.id.address.to_string(),
             network: view.id.network.clone(),
             state,
-            reason: view.readiness.to_string(),
+            reason: condition.map_or_else(|| view.readiness.to_string(), |condition| condition.reason.clone()),
             since: view.since,
+            until: condition.map(|condition| condition.until),
         }
     }
 }

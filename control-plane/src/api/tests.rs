@@ -18,9 +18,10 @@ use crate::reconcile::Reconcile;
 const CONFIG: &str = "services: { shop: { stable: { version: v1 }, canary: { version: v2, weight: 10 } } }";
 
 /// An API over a reconcile task that was told of a few containers, none of them real.
-struct World {
+pub(super) struct World {
     target: Target,
-    address: std::net::SocketAddr,
+    pub(super) address: std::net::SocketAddr,
+    pub(super) inbox: mpsc::Sender<Input>,
     store: Store,
     tasks: JoinSet<()>,
     shutdown: CancellationToken,
@@ -28,7 +29,7 @@ struct World {
 
 impl World {
     /// `None`: the provider has not answered yet. There is no Envoy.
-    async fn new(config: Config, containers: Option<Vec<Discovered>>) -> Self {
+    pub(super) async fn new(config: Config, containers: Option<Vec<Discovered>>) -> Self {
         Self::beside(&Admin::Unix("/nowhere/envoy-admin.sock".to_owned()), config, containers).await
     }
 
@@ -57,18 +58,14 @@ impl World {
         let address = listener.local_addr().unwrap();
         let mut tasks = JoinSet::new();
         tasks.spawn(reconcile.run(shutdown.clone()));
-        // The inbox is open as long as this task runs.
-        tasks.spawn(async move {
-            while changes.recv().await.is_some() {}
-            drop(inbox);
-        });
+        tasks.spawn(async move { while changes.recv().await.is_some() {} });
         let envoy = LocalEnvoy::new(admin);
-        let context = ApiContext { observer, store: store.clone(), counted: Arc::new(metrics::registry()), envoy };
+        let context = ApiContext::new(observer, store.clone(), Arc::new(metrics::registry()), envoy);
         tasks.spawn(serve(listener, context, shutdown.clone()));
-        Self { target: Target::Tcp(address.to_string()), address, store, tasks, shutdown }
+        Self { target: Target::Tcp(address.to_string()), address, inbox, store, tasks, shutdown }
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(super) async fn get(&self, path: &str) -> Answer {
         exchange(&self.target, Method::GET, path, Duration::from_secs(30)).await.unwrap()
     }
 

@@ -9,10 +9,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::{Outcome, Output, draw};
-use crate::http::{HttpError, Target, exchange};
+use crate::http::{Following, HttpError, Target, exchange};
 
 /// How long an answer is waited for.
 const LIMIT: Duration = Duration::from_secs(10);
+/// Whoever is followed says something four times as often.
+const SILENCE: Duration = Duration::from_mins(1);
 /// From one look to the next, with `--watch`.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -71,7 +73,7 @@ impl fmt::Display for AskError {
 }
 
 impl AskError {
-    const fn outcome(&self) -> Outcome {
+    pub(super) const fn outcome(&self) -> Outcome {
         match self {
             Self::Unreachable { .. } | Self::Beyond { .. } | Self::Strange { .. } => Outcome::Unreachable,
             Self::Refused { .. } => Outcome::ProblemFound,
@@ -97,34 +99,68 @@ impl<T> Answer<T> {
 
 /// Asks for a document.
 pub(super) async fn get<T: DeserializeOwned>(api: &Api, path: &str) -> Result<Answer<T>, AskError> {
+    let answer = exchange(&api.0, Method::GET, path, LIMIT).await.map_err(|error| unreachable(api, error))?;
+    if !answer.status.is_success() {
+        return Err(refusal(api, answer.status, &answer.body));
+    }
+    let value =
+        serde_json::from_slice(&answer.body).map_err(|error| AskError::Strange { reason: error.to_string() })?;
+    Ok(Answer { value, json: answer.body.to_vec() })
+}
+
+/// Asks for lines, and gives each to `take` as it comes, until the answer ends. Empty lines say nothing.
+pub(super) async fn follow(
+    api: &Api,
+    path: &str,
+    mut take: impl FnMut(&[u8]) -> Result<(), String>,
+) -> Result<(), AskError> {
+    let mut answer = Following::open(&api.0, path, LIMIT).await.map_err(|error| unreachable(api, error))?;
+    if !answer.status.is_success() {
+        let body = answer.rest(LIMIT).await.map_err(|error| unreachable(api, error))?;
+        return Err(refusal(api, answer.status, &body));
+    }
+    while let Some(line) = answer.line(SILENCE).await.map_err(|error| unreachable(api, error))? {
+        if !line.is_empty() {
+            take(&line).map_err(|reason| AskError::Strange { reason })?;
+        }
+    }
+    Ok(())
+}
+
+fn unreachable(api: &Api, error: HttpError) -> AskError {
+    let reason = match error {
+        HttpError::Connect { source, .. } => source.to_string(),
+        other => other.to_string(),
+    };
+    AskError::Unreachable { api: api.clone(), reason }
+}
+
+/// What the API says where it has no answer.
+fn refusal(api: &Api, status: StatusCode, body: &[u8]) -> AskError {
     #[derive(Deserialize)]
     struct Refusal {
         error: String,
         cure: String,
     }
-    let unreachable = |error: HttpError| AskError::Unreachable {
-        api: api.clone(),
-        reason: match error {
-            HttpError::Connect { source, .. } => source.to_string(),
-            other => other.to_string(),
-        },
+    let Ok(Refusal { error, cure }) = serde_json::from_slice(body) else {
+        return AskError::Strange { reason: format!("{api} answered {status}, and is perhaps no tidegate") };
     };
-    let strange = |reason: String| AskError::Strange { reason };
-    let answer = exchange(&api.0, Method::GET, path, LIMIT).await.map_err(unreachable)?;
-    if !answer.status.is_success() {
-        let Refusal { error, cure } = serde_json::from_slice(&answer.body)
-            .map_err(|_| strange(format!("{api} answered {}, and is perhaps no tidegate", answer.status)))?;
-        return Err(match answer.status {
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => AskError::Beyond { error, cure },
-            _ => AskError::Refused { error, cure },
-        });
+    match status {
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => AskError::Beyond { error, cure },
+        _ => AskError::Refused { error, cure },
     }
-    let value = serde_json::from_slice(&answer.body).map_err(|error| strange(error.to_string()))?;
-    Ok(Answer { value, json: answer.body.to_vec() })
 }
 
 /// What a command has to print, and what it found.
 pub(super) type Shown = Result<(String, Outcome), AskError>;
+
+/// Runs a command that prints by itself.
+pub(super) fn once(command: impl Future<Output = Outcome>) -> Outcome {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => draw::fail(&format!("error: {error}"), Outcome::ProblemFound),
+    }
+}
 
 /// Prints what `show` makes: once, or every second until interrupted.
 pub(super) fn shown<F: Future<Output = Shown>>(show: impl Fn() -> F, watch: bool) -> Outcome {

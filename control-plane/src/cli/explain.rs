@@ -1,10 +1,11 @@
 //! `explain SUBJECT`: the answer in one sentence, and the stages behind it.
 
 use tidegate_core::explain::{Explanation, Part, StageState};
+use tidegate_core::journal::Entry;
 
 use super::ask::{Api, Shown, get};
 use super::draw::{Drawn, Mood, plain};
-use super::{Outcome, Output, moment};
+use super::{Outcome, Output, events, moment};
 
 pub(super) async fn explain(api: &Api, output: Output, subject: &str) -> Shown {
     let subject = percent_encoding::utf8_percent_encode(subject, percent_encoding::NON_ALPHANUMERIC);
@@ -18,8 +19,22 @@ fn screen(explanation: &Explanation) -> String {
     for part in &explanation.parts {
         text.push_str(&format!("\n{}\n", part.subject));
         text.push_str(&stages(part));
+        text.push_str(&happened(&part.events));
     }
     text
+}
+
+/// What happened last.
+fn happened(entries: &[Entry]) -> String {
+    if entries.is_empty() {
+        return String::new();
+    }
+    let answer = |first: &Entry| entries.iter().find(|entry| entry.follows == Some(first.id));
+    let lines = entries
+        .iter()
+        .filter(|entry| entry.follows.is_none())
+        .map(|entry| format!("{}  {}\n", moment::utc(entry.at), events::chain(entry, answer(entry))));
+    format!("\nwhat happened last:\n{}", lines.collect::<String>())
 }
 
 /// The stages, with their time and how long after the first one that was.

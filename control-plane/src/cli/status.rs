@@ -1,6 +1,8 @@
 //! `status`: one screen. `ps`: the services.
 
+use tidegate_core::Timestamp;
 use tidegate_core::config::percent;
+use tidegate_core::service::{Condition, ConditionKind};
 use tidegate_core::status::{EdgeState, EdgeStatus, ServiceStatus, Status, VersionStatus};
 
 use super::ask::{Api, Shown, get};
@@ -19,7 +21,7 @@ pub(super) async fn ps(api: &Api, output: Output) -> Shown {
         return Ok((answer.print(output, |_| String::new()), Outcome::Well));
     }
     let answer = get::<Status>(api, "/v1/status").await?;
-    Ok((answer.print(output, |seen| services(&seen.services)), Outcome::Well))
+    Ok((answer.print(output, |seen| services(&seen.services, seen.at)), Outcome::Well))
 }
 
 fn found(status: &Status) -> Outcome {
@@ -47,7 +49,7 @@ fn screen(seen: &Status) -> String {
              `providers.file.path`\n",
         );
     } else {
-        text.push_str(&services(&seen.services));
+        text.push_str(&services(&seen.services, seen.at));
     }
     text.push('\n');
     if seen.problems.is_empty() {
@@ -109,7 +111,7 @@ fn of_kind(edge: &EdgeStatus, kind: &str) -> (String, Mood) {
     }
 }
 
-fn services(services: &[ServiceStatus]) -> String {
+fn services(services: &[ServiceStatus], at: Timestamp) -> String {
     let mut table = Drawn::new(&["SERVICE", "HOSTS", "READY", "VERSIONS", "PROBLEMS"]);
     for service in services {
         let path = if service.path == "/" { "" } else { service.path.as_str() };
@@ -129,7 +131,20 @@ fn services(services: &[ServiceStatus]) -> String {
             problems,
         ]);
     }
-    table.text()
+    let conditions = services.iter().flat_map(|service| service.conditions.iter().map(move |it| (service, it)));
+    table.text() + &conditions.map(|(service, condition)| kept_back(service, condition, at)).collect::<String>()
+}
+
+/// One line on a container that is kept from requests for a while.
+fn kept_back(service: &ServiceStatus, condition: &Condition, at: Timestamp) -> String {
+    let Condition { kind, container, id, reason, until, in_force } = condition;
+    let left = moment::rough(until.since(at));
+    let what = match (kind, in_force) {
+        (ConditionKind::HeldBack, _) => format!("is held back for {left} at most"),
+        (ConditionKind::Damped, true) => format!("is kept out for {left}"),
+        (ConditionKind::Damped, false) => "flaps, but too few others would take its requests".to_owned(),
+    };
+    format!("{}: `{container}` ({id}) {what}: {reason}\n", service.name)
 }
 
 fn share(version: &VersionStatus) -> String {
@@ -139,7 +154,7 @@ fn share(version: &VersionStatus) -> String {
 #[cfg(test)]
 mod tests {
     use tidegate_core::status::{EdgeRejection, EdgeSubscription, EdgeType, ProviderStatus, Role};
-    use tidegate_core::{Code, Problem, Timestamp};
+    use tidegate_core::{Code, Problem};
 
     use super::*;
 
@@ -203,6 +218,14 @@ mod tests {
                 ready: 3,
                 total: 4,
                 versions: vec![version("v1", Role::Stable, 8750, 2), version("v2", Role::Canary, 1250, 1)],
+                conditions: vec![Condition {
+                    kind: ConditionKind::Damped,
+                    container: "shop-4".to_owned(),
+                    id: "3f9c1a2b77d0".to_owned(),
+                    reason: "it ended or failed its check 3 times lately".to_owned(),
+                    until: Timestamp::from_millis(184_000),
+                    in_force: true,
+                }],
                 problems: 1,
             }],
             problems: vec![Problem::error(Code::NotReady, "container shop-3", "not ready", "no traffic", "mend it")],
@@ -218,6 +241,7 @@ edge  -      envoy 1.40.0  60 s ago   accepted  stale  -    1 refused  -     -
 
 SERVICE  HOSTS               READY  VERSIONS              PROBLEMS
 shop     shop.localhost/api  3/4    v1 87.5 %, v2 12.5 %  1
+shop: `shop-4` (3f9c1a2b77d0) is kept out for 84 s: it ended or failed its check 3 times lately
 
 error[TG0210]: container shop-3: not ready
   effect: no traffic

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use tidegate_core::rollout::Split;
-use tidegate_core::service::InstanceView;
+use tidegate_core::service::{Condition, ConditionKind, InstanceView};
 use tidegate_core::{Code, Severity, State, Timestamp};
 
 use crate::api::load;
@@ -81,10 +81,12 @@ impl Figures {
 }
 
 const fn state_of(instance: &InstanceView) -> &'static str {
-    match (instance.terminating, instance.readiness.is_ready()) {
-        (Some(_), _) => "terminating",
-        (None, true) => "ready",
-        (None, false) => "not_ready",
+    match (instance.terminating, instance.readiness.is_ready(), &instance.condition) {
+        (Some(_), _, _) => "terminating",
+        (None, false, _) => "not_ready",
+        (None, true, None) => "ready",
+        (None, true, Some(Condition { kind: ConditionKind::HeldBack, .. })) => "held_back",
+        (None, true, Some(Condition { kind: ConditionKind::Damped, .. })) => "damped",
     }
 }
 

@@ -130,6 +130,7 @@ pub(crate) mod tests {
             errors: 0,
             delay: Duration::ZERO,
             on_term: crate::settings::OnTerm::Now,
+            exit_after: Duration::ZERO,
         })
     }
 

@@ -37,6 +37,7 @@ environment: ADDRESS (0.0.0.0)  PORT (8080)  SERVICE (sample)  VERSION (v1)
              ERRORS             percent of requests that fail   DELAY_MS        added to every request
              TERM               graceful | now | ignore: what SIGTERM does
              TERM_DELAY_MS      with graceful: go on accepting for so long
+             EXIT_AFTER_MS      crash so long after the start (0: never)
 
 paths: / and any other   who answered          /version  the version alone
        /health  /ready   200 or 503            /slow?ms=N  after N ms
@@ -85,9 +86,18 @@ fn start(settings: Settings, delay: Duration) -> Arc<Server> {
 
 fn serve(settings: Settings, signals: &signal::Termination) -> ExitCode {
     let on_term = settings.on_term;
+    let exit_after = settings.exit_after;
     let start_delay = settings.start_delay;
     let second = settings.second();
     let servers: Vec<Arc<Server>> = std::iter::once(settings).chain(second).map(|s| start(s, start_delay)).collect();
+
+    if !exit_after.is_zero() {
+        thread::spawn(move || {
+            thread::sleep(exit_after);
+            eprintln!("tidegate-sample: exits after {exit_after:?}, as it was told");
+            std::process::exit(1);
+        });
+    }
 
     loop {
         let signal = signals.wait();

@@ -20,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) errors: u8,
     pub(crate) delay: Duration,
     pub(crate) on_term: OnTerm,
+    /// Zero: never.
+    pub(crate) exit_after: Duration,
 }
 
 impl Settings {
@@ -69,6 +71,7 @@ impl Settings {
                 .map_err(|why| format!("ERRORS: {why}"))?,
             delay: millis("DELAY_MS")?,
             on_term,
+            exit_after: millis("EXIT_AFTER_MS")?,
         })
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result};
-use bollard::models::{EndpointSettings, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest};
+use bollard::models::{
+    EndpointSettings, Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest,
+};
 
 use super::{Container, Engine};
 use crate::run::LABEL;
@@ -18,11 +20,36 @@ pub struct Network {
 
 impl Network {
     pub(super) async fn create(engine: &Engine, name: &str) -> Result<Self> {
+        Self::create_with(engine, name, None).await
+    }
+
+    /// Of four addresses a /30 keeps one for itself, one for the broadcast and one for the gateway.
+    pub(super) async fn create_of_one(engine: &Engine, name: &str) -> Result<Self> {
+        // Where it overlaps another network the next one is tried.
+        let seed = std::process::id();
+        let mut refused = None;
+        for attempt in 0..64 {
+            let number = seed.wrapping_mul(61).wrapping_add(attempt * 17) % 0x4000;
+            let [high, low] = [number >> 6, (number & 0x3f) * 4];
+            match Self::create_with(engine, name, Some(format!("10.213.{high}.{low}/30"))).await {
+                Ok(network) => return Ok(network),
+                Err(error) => refused = Some(error),
+            }
+        }
+        Err(refused.context("no attempt was made")?)
+    }
+
+    async fn create_with(engine: &Engine, name: &str, subnet: Option<String>) -> Result<Self> {
         let name = engine.unique(name);
+        let ipam = subnet.map(|subnet| Ipam {
+            config: Some(vec![IpamConfig { subnet: Some(subnet), ..Default::default() }]),
+            ..Default::default()
+        });
         let request = NetworkCreateRequest {
             name: name.clone(),
             driver: Some("bridge".to_owned()),
             labels: Some(HashMap::from([(LABEL.to_owned(), engine.run_id().to_owned())])),
+            ipam,
             ..Default::default()
         };
         let created =

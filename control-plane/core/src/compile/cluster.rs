@@ -156,9 +156,10 @@ fn assignment(name: &str, version: &VersionName, members: &VersionView, spills: 
         .instances
         .iter()
         .filter_map(|instance| {
-            let status = if instance.is_serving() || (all_stopping && instance.readiness.is_ready()) {
+            let is_stopping = instance.terminating.is_some();
+            let status = if instance.is_serving() || (all_stopping && is_stopping && instance.readiness.is_ready()) {
                 HealthStatus::Healthy
-            } else if instance.terminating.is_some() {
+            } else if is_stopping {
                 HealthStatus::Draining
             } else {
                 return None;

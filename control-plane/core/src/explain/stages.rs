@@ -7,8 +7,11 @@ use crate::instance::{
     CheckKind, Discovered, DockerHealth, Instance, Membership, Phase, is_entry, noun, service_subject,
 };
 use crate::rollout::{Split, canary_buckets};
-use crate::service::{InstanceView, ServiceView};
+use crate::service::{Condition, ConditionKind, InstanceView, ServiceView};
 use crate::{Code, Problem, ServiceName, State, VersionName};
+
+/// What happened last, so much of it.
+const EVENTS: usize = 10;
 
 /// The stages of a service.
 pub(super) fn service(state: &State, name: &ServiceName) -> Part {
@@ -28,7 +31,8 @@ pub(super) fn service(state: &State, name: &ServiceName) -> Part {
             None => not_settled(state),
         };
         let stages = vec![discovered, settled];
-        return Part { subject, service: Some(name.to_string()), version: None, outcome: String::new(), stages };
+        let (service, outcome) = (Some(name.to_string()), String::new());
+        return Part { subject, service, version: None, outcome, stages, events: Vec::new() };
     };
     Part {
         subject,
@@ -36,6 +40,7 @@ pub(super) fn service(state: &State, name: &ServiceName) -> Part {
         version: None,
         outcome: format!("it is published at {}", places(view)),
         stages: vec![discovered, host(view), split(view), ready(view)],
+        events: Vec::new(),
     }
 }
 
@@ -56,6 +61,7 @@ pub(super) fn container_with_its_services(state: &State, container: &Discovered)
         version: None,
         outcome: String::new(),
         stages: vec![discovered(container), enabled(container), labels(container, Some(subject))],
+        events: Vec::new(),
     });
     let members = container.memberships.iter().map(|membership| self::container(state, container, Some(membership)));
     unclear.chain(members).collect()
@@ -81,6 +87,8 @@ pub(super) fn container(state: &State, container: &Discovered, membership: Optio
         stages.extend([running(container), healthcheck(container)]);
     }
     stages.push(check(instance, judged));
+    let conditions = view.into_iter().flat_map(|view| &view.conditions);
+    stages.extend(conditions.filter(|condition| condition.id == container.id).map(kept_back));
     let mut outcome = String::new();
     match (membership, view) {
         (Some(membership), Some(view)) => {
@@ -97,6 +105,7 @@ pub(super) fn container(state: &State, container: &Discovered, membership: Optio
         version: membership.map(|membership| membership.version.to_string()),
         outcome,
         stages,
+        events: state.journal().newest_of(&container.id, EVENTS).into_iter().cloned().collect(),
     }
 }
 
@@ -240,6 +249,20 @@ fn check(instance: Option<&Instance>, judged: Option<&InstanceView>) -> Stage {
     }
 }
 
+/// Only what is kept back has this stage.
+fn kept_back(condition: &Condition) -> Stage {
+    let Condition { kind, reason, until, in_force, .. } = condition;
+    let (name, ends) = match kind {
+        ConditionKind::HeldBack => ("hold-back", format!("it ends with the last acknowledgement, or at {until}")),
+        ConditionKind::Damped => ("damping", format!("it ends at {until}, later if it goes on")),
+    };
+    if *in_force {
+        return Stage::new(name, Pending, None, format!("{reason}; {ends}"));
+    }
+    let all_the_same = "it gets its traffic all the same, because too few others would take it";
+    Stage::new(name, Passed, None, format!("{reason}; {all_the_same}"))
+}
+
 fn no_check(instance: &Instance) -> &'static str {
     if is_entry(&instance.id.container) { "the entry asks for no check" } else { "the labels ask for no check" }
 }
@@ -316,6 +339,8 @@ fn ready(view: &ServiceView) -> Stage {
         Some(first) => {
             let reason = if first.terminating.is_some() {
                 "it was told to stop".to_owned()
+            } else if let (true, Some(condition)) = (first.readiness.is_ready(), &first.condition) {
+                condition.reason.clone()
             } else {
                 first.readiness.to_string()
             };

@@ -1,4 +1,5 @@
 use super::*;
+use crate::container::Container;
 use crate::instance::Phase;
 use crate::testing::{World, config, container, discovered, service, shop};
 
@@ -251,4 +252,294 @@ fn what_a_group_names_and_nothing_is_is_reported_with_the_nearest() {
              effect: the edges of the group get the other services that it names\n  help: did you mean `shop`?",
         ]
     );
+}
+
+mod kept_back {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::journal::EdgeProgress;
+    use crate::service::{Condition, ConditionKind};
+    use crate::status::{InstanceState, Services};
+
+    impl World {
+        /// As the reconcile task does.
+        fn publish(&mut self, sequence: u64) {
+            let changes = self.round();
+            self.state.committed((!changes.is_empty()).then_some(sequence), self.now);
+        }
+
+        fn edges(&mut self, accepted: &[u64], sequence: u64) {
+            let edge = |(number, accepted): (usize, &u64)| EdgeProgress {
+                node: format!("e{number}"),
+                group: String::new(),
+                accepted: *accepted,
+            };
+            let edges = accepted.iter().enumerate().map(edge).collect();
+            self.apply(Input::Accepted { edges, sequence, at: self.now });
+        }
+
+        fn pass(&mut self, millis: u64) {
+            self.now = self.now.after(Duration::from_millis(millis));
+        }
+
+        fn instance(&self, of: &str, container: &str) -> Option<(InstanceState, String)> {
+            let services = Services::of(&self.state, self.now).services;
+            let versions = services.into_iter().filter(|found| found.name == of).flat_map(|found| found.versions);
+            let mut instances = versions.flat_map(|version| version.instances);
+            instances.find(|found| found.container == container).map(|found| (found.state, found.reason))
+        }
+
+        fn state_of(&self, of: &str, container: &str) -> Option<InstanceState> {
+            self.instance(of, container).map(|(state, _)| state)
+        }
+
+        fn ends(&mut self, container: &Container, code: i64) {
+            let mut ended = container.clone();
+            ended.phase = Phase::Exited { code, oom: false };
+            self.upsert(&ended);
+        }
+
+        fn runs(&mut self, container: &Container, run: u32) {
+            let mut next = container.clone();
+            next.started_at = format!("2026-01-01T00:{:02}:{:02}Z", run / 60, run % 60);
+            self.upsert(&next);
+            self.check(&next, true);
+        }
+
+        fn conditions(&self) -> Vec<Condition> {
+            self.state.services().flat_map(|view| view.conditions.clone()).collect()
+        }
+    }
+
+    #[test]
+    fn a_recycled_address_is_held_back_until_the_edges_know() {
+        let old = shop("a", 2, "v1");
+        let mut world = World::with(Config::default(), std::slice::from_ref(&old));
+        world.publish(1);
+        world.edges(&[1, 1], 1);
+        world.ends(&old, 0);
+        world.publish(2);
+        world.edges(&[2, 1], 2);
+        let new = container("b", 2, &[("tidegate.host", "cart.localhost"), ("tidegate.service", "cart")]);
+        world.upsert(&new);
+        world.check(&new, true);
+        world.publish(3);
+        let (state, reason) = world.instance("cart", "b").unwrap();
+        assert_eq!(state, InstanceState::HeldBack);
+        assert!(
+            reason.starts_with("its address 172.17.0.2:80 was that of shop/v1 (00000000000a) a moment ago"),
+            "{reason}"
+        );
+        assert_eq!(world.state.deadline(), Some(world.now.after(Duration::from_secs(2))));
+        let held = world.conditions();
+        assert_eq!((held.len(), held[0].kind, held[0].in_force), (1, ConditionKind::HeldBack, true));
+        let settled = world.settle();
+        assert!(settled.services.is_empty(), "nothing happens while it waits");
+
+        world.edges(&[2, 2], 3);
+        let settled = world.settle();
+        assert_eq!(settled.services, [service("cart")].into());
+        assert_eq!(world.state_of("cart", "b"), Some(InstanceState::Ready));
+        assert!(world.conditions().is_empty());
+    }
+
+    #[test]
+    fn an_edge_that_never_answers_holds_it_back_for_two_seconds() {
+        let old = shop("a", 2, "v1");
+        let mut world = World::with(Config::default(), std::slice::from_ref(&old));
+        world.publish(1);
+        world.ends(&old, 0);
+        world.publish(2);
+        world.edges(&[0], 2);
+        // Another version of the same service: its buckets are promises, too.
+        let new = shop("b", 2, "v2");
+        world.upsert(&new);
+        world.check(&new, true);
+        world.publish(3);
+        assert_eq!(world.state_of("shop", "b"), Some(InstanceState::HeldBack));
+        world.pass(1_999);
+        world.publish(4);
+        assert_eq!(world.state_of("shop", "b"), Some(InstanceState::HeldBack));
+        world.pass(1);
+        world.publish(5);
+        assert_eq!(world.state_of("shop", "b"), Some(InstanceState::Ready));
+    }
+
+    #[test]
+    fn a_run_whose_address_a_newer_one_has_is_over_whatever_its_check_says() {
+        let old = shop("a", 2, "v1");
+        let mut world = World::with(Config::default(), std::slice::from_ref(&old));
+        world.publish(1);
+        world.edges(&[1], 1);
+        // The end of the old one was never heard.
+        let mut new = container("b", 2, &[("tidegate.host", "cart.localhost"), ("tidegate.service", "cart")]);
+        new.started_at = "2026-01-01T00:00:00.5Z".to_owned();
+        world.upsert(&new);
+        world.check(&old, true);
+        world.check(&new, true);
+        world.publish(2);
+        let (state, reason) = world.instance("shop", "a").unwrap();
+        assert_eq!(state, InstanceState::NotReady);
+        assert_eq!(reason, "its address belongs to a newer run, of the container 00000000000b");
+        assert_eq!(world.state_of("cart", "b"), Some(InstanceState::HeldBack), "until the edges know");
+        world.edges(&[2], 2);
+        world.publish(3);
+        assert_eq!(world.state_of("cart", "b"), Some(InstanceState::Ready));
+        world.update(Update::Remove(new.id));
+        world.publish(4);
+        assert_eq!(world.state_of("shop", "a"), Some(InstanceState::Ready), "it was not over after all");
+    }
+
+    #[test]
+    fn a_crash_loop_beside_another_instance_costs_few_changes() {
+        let (steady, loops) = (shop("a", 2, "v1"), shop("b", 3, "v1"));
+        let mut world = World::with(Config::default(), &[steady, loops.clone()]);
+        world.publish(1);
+        let mut commits = Vec::new();
+        for second in 0..600_u32 {
+            world.pass(500);
+            world.ends(&loops, 1);
+            let changes = world.round();
+            commits.extend((!changes.is_empty()).then_some(world.now));
+            world.pass(500);
+            world.runs(&loops, second + 1);
+            let changes = world.round();
+            commits.extend((!changes.is_empty()).then_some(world.now));
+        }
+        let in_a_minute = |at: &Timestamp| {
+            commits.iter().filter(|other| other.since(*at) < Duration::from_secs(60) && *other >= at).count()
+        };
+        assert!(commits.iter().all(|at| in_a_minute(at) <= 4), "{commits:?}");
+        assert_eq!(commits.len(), 3, "it ends, comes, ends, and stays out while it goes on: {commits:?}");
+        assert_eq!(world.state_of("shop", "b"), Some(InstanceState::Damped));
+        let problem = world.problems().into_iter().find(|problem| problem.contains("TG0213")).unwrap();
+        assert!(
+            problem.contains("container b (00000000000b): it ended or failed its check 600 times lately"),
+            "{problem}"
+        );
+
+        // Once it rests, it is back at the time that was said.
+        let until = world.conditions()[0].until;
+        assert_eq!(world.state.deadline(), Some(until));
+        world.now = until;
+        assert!(!world.round().is_empty());
+        assert_eq!(world.state_of("shop", "b"), Some(InstanceState::Ready));
+        assert!(world.conditions().is_empty());
+    }
+
+    #[test]
+    fn what_flaps_serves_while_nothing_else_would() {
+        let (first, second) = (shop("a", 2, "v1"), shop("b", 3, "v1"));
+        let mut world = World::with(Config::default(), &[first.clone(), second.clone()]);
+        world.publish(1);
+        for run in 1..4 {
+            world.pass(500);
+            world.ends(&second, 1);
+            world.settle();
+            world.runs(&second, run);
+            world.settle();
+        }
+        assert_eq!(world.state_of("shop", "b"), Some(InstanceState::Damped));
+        world.ends(&first, 0);
+        world.settle();
+        assert_eq!(world.state_of("shop", "b"), Some(InstanceState::Ready));
+        let conditions = world.conditions();
+        assert_eq!((conditions[0].kind, conditions[0].in_force), (ConditionKind::Damped, false));
+        assert!(world.problems().iter().any(|problem| problem.contains("it gets its traffic all the same")));
+        world.runs(&first, 9);
+        world.settle();
+        assert_eq!(world.state_of("shop", "b"), Some(InstanceState::Damped));
+    }
+
+    #[test]
+    fn no_more_are_kept_out_than_stay() {
+        let all = [shop("a", 2, "v1"), shop("b", 3, "v1"), shop("c", 4, "v1"), shop("d", 5, "v1")];
+        for (flapping, kept_out) in [(1, 1), (2, 2), (3, 0), (4, 0)] {
+            let mut world = World::with(Config::default(), &all);
+            world.publish(1);
+            for _ in 0..3 {
+                for passing in [false, true] {
+                    world.pass(1_000);
+                    all[..flapping].iter().for_each(|container| world.check(container, passing));
+                    world.settle();
+                }
+            }
+            let damped = all.iter().filter(|it| world.state_of("shop", &it.name) == Some(InstanceState::Damped));
+            assert_eq!(damped.count(), kept_out, "{flapping} of 4 flap");
+            assert_eq!(world.conditions().len(), flapping);
+        }
+    }
+
+    #[test]
+    fn a_canary_that_flaps_leaves_its_share_to_stable_and_a_stable_version_to_nobody() {
+        let rollout = config("services: { shop: { stable: { version: v1 }, canary: { version: v2, weight: 10 } } }");
+        for (flapping, state) in [("v2", InstanceState::Damped), ("v1", InstanceState::Ready)] {
+            let (stable, canary) = (shop("a", 2, "v1"), shop("b", 3, "v2"));
+            let mut world = World::with(rollout.clone(), &[stable.clone(), canary.clone()]);
+            world.publish(1);
+            let (name, container) = if flapping == "v1" { ("a", stable) } else { ("b", canary) };
+            for run in 1..4 {
+                world.pass(500);
+                world.ends(&container, 1);
+                world.settle();
+                world.runs(&container, run);
+                world.settle();
+            }
+            assert_eq!(world.state_of("shop", name), Some(state), "{flapping}");
+        }
+    }
+
+    #[test]
+    fn deploys_and_restarts_are_not_damped() {
+        let mut world = World::with(Config::default(), &[shop("keep", 2, "v1")]);
+        world.settle();
+        // Ten containers, each replaced twice.
+        for number in 0..30_u8 {
+            let next = shop(&format!("c{number}"), 10 + number, "v1");
+            world.upsert(&next);
+            world.check(&next, true);
+            world.settle();
+            world.pass(200);
+            world.ends(&next, 0);
+            world.settle();
+            world.update(Update::Remove(next.id));
+            world.settle();
+        }
+        // Three times `docker restart`.
+        let restarted = shop("r", 3, "v1");
+        world.runs(&restarted, 1);
+        world.settle();
+        for run in 2..5 {
+            let mut stopping = discovered(&restarted);
+            stopping.instances[0].id.started_at = format!("2026-01-01T00:00:{:02}Z", run - 1);
+            stopping.terminating = Some(world.now.after(Duration::from_secs(12)));
+            world.update(Update::Upsert(Box::new(stopping)));
+            world.settle();
+            world.pass(300);
+            world.ends(&restarted, 0);
+            world.settle();
+            world.runs(&restarted, run);
+            world.settle();
+            assert_eq!(world.state_of("shop", "r"), Some(InstanceState::Ready), "run {run}");
+        }
+        assert!(world.conditions().is_empty());
+    }
+
+    #[test]
+    fn a_check_that_flaps_is_damped_like_a_crash() {
+        let (steady, flaps) = (shop("a", 2, "v1"), shop("b", 3, "v1"));
+        let mut world = World::with(Config::default(), &[steady, flaps.clone()]);
+        world.publish(1);
+        let mut changes = 0;
+        for _ in 0..15 {
+            for passing in [false, true] {
+                world.pass(2_000);
+                world.check(&flaps, passing);
+                changes += usize::from(!world.round().is_empty());
+            }
+        }
+        assert_eq!(changes, 3, "within a minute of flips each 2 s");
+        assert_eq!(world.state_of("shop", "b"), Some(InstanceState::Damped));
+    }
 }

@@ -165,7 +165,10 @@ impl Dirty {
         }
         pending.urgent |= action != "create";
         pending.about = about.or(pending.about.take());
-        pending.action = action;
+        pending.action = match signal {
+            Some(number) if action == "kill" => format!("{action} {}", signal::name(number)),
+            _ => action,
+        };
         pending.seen = seen;
     }
 

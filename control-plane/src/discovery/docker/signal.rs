@@ -64,6 +64,12 @@ pub(super) fn parse(text: &str) -> Option<u8> {
     (1..=64).contains(&number).then_some(number)
 }
 
+/// A signal as people write it: `SIGTERM`.
+pub(super) fn name(number: u8) -> String {
+    let named = NAMES.iter().find(|(_, known)| *known == number);
+    named.map_or_else(|| format!("signal {number}"), |(name, _)| format!("SIG{name}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
