@@ -1,8 +1,9 @@
 //! Who has which address, and who had it last. Docker gives an address away again as soon as it is free. Two rules follow:
 //!
-//! - **Who came last has it.** Where two containers say that they listen at one address of one network, the run that began
-//!   last does, and the other one is over, although nobody has said so yet: its check may even pass, because the newcomer
-//!   answers it.
+//! - **Who came last has it.** Where an engine has given one address of one network to two containers, the run that began
+//!   last has it, and the other one is over, although nobody has said so yet: its check may even pass, because the newcomer
+//!   answers it. That goes only for addresses that an engine gives to one container at a time: on the node's own network, or
+//!   on another container's, a label can name any port, and must not take it from whoever is there.
 //! - **The hold-back.** A newcomer whose address was published for another service, or for another version of its own (the
 //!   buckets of a canary are promises, too), gets nothing until every connected edge has acknowledged that the address left
 //!   there, and [`LONGEST_HOLD`] at most. Envoy knows no networks, so this goes by the address alone.
@@ -15,7 +16,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::instance::{InstanceId, is_entry};
-use crate::{ServiceName, Timestamp, VersionName};
+use crate::{ProviderName, ServiceName, Timestamp, VersionName};
 
 /// Who had an address longer ago than this does not matter any more.
 const REMEMBERED: Duration = Duration::from_secs(30);
@@ -23,8 +24,8 @@ const REMEMBERED: Duration = Duration::from_secs(30);
 /// How long a newcomer waits at most: an edge that does not answer must not keep a service from its instances.
 const LONGEST_HOLD: Duration = Duration::from_secs(2);
 
-/// Instances by when they began, and their services.
-type Claimed = BTreeMap<(String, InstanceId), BTreeSet<ServiceName>>;
+/// Instances by when they began, whose engine gave them the address, and their services.
+type Claimed = BTreeMap<(String, InstanceId), (ProviderName, BTreeSet<ServiceName>)>;
 
 /// Who an address was, or is, published for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,15 +70,18 @@ pub(crate) struct Held {
 }
 
 impl Addresses {
-    /// A provider found an instance. Returns the services for which something is different now.
-    pub(crate) fn claim(&mut self, id: &InstanceId, service: &ServiceName) -> BTreeSet<ServiceName> {
-        if is_entry(&id.container) {
-            return BTreeSet::new();
-        }
+    /// A provider found an instance at an address that no other of its containers can have. Returns the services for which
+    /// something is different now.
+    pub(crate) fn claim(
+        &mut self,
+        provider: &ProviderName,
+        id: &InstanceId,
+        service: &ServiceName,
+    ) -> BTreeSet<ServiceName> {
         let claimed = self.claimed.entry((id.network.clone(), id.address)).or_default();
-        let mut affected: BTreeSet<ServiceName> =
-            claimed.last_key_value().map(|(_, services)| services.clone()).unwrap_or_default();
-        claimed.entry((began(id).to_owned(), id.clone())).or_default().insert(service.clone());
+        let mut affected: BTreeSet<ServiceName> = claimed.values().flat_map(|(_, services)| services.clone()).collect();
+        let own = claimed.entry((began(id).to_owned(), id.clone()));
+        own.or_insert_with(|| (provider.clone(), BTreeSet::new())).1.insert(service.clone());
         if claimed.len() == 1 {
             return BTreeSet::new();
         }
@@ -91,17 +95,19 @@ impl Addresses {
         let place = (id.network.clone(), id.address);
         let Some(claimed) = self.claimed.get_mut(&place) else { return BTreeSet::new() };
         claimed.remove(&(began(id).to_owned(), id.clone()));
-        let left = claimed.last_key_value().map(|(_, services)| services.clone());
+        let left = claimed.values().flat_map(|(_, services)| services.clone()).collect();
         if claimed.is_empty() {
             self.claimed.remove(&place);
         }
-        left.unwrap_or_default()
+        left
     }
 
     /// The run that has the address of `id` now, if that is another container's.
     pub(crate) fn successor(&self, id: &InstanceId) -> Option<&InstanceId> {
         let claimed = self.claimed.get(&(id.network.clone(), id.address))?;
-        let ((_, last), _) = claimed.last_key_value()?;
+        let (engine, _) = claimed.get(&(began(id).to_owned(), id.clone()))?;
+        // Two engines may have networks of one name, with the same addresses.
+        let ((_, last), _) = claimed.iter().rev().find(|(_, (other, _))| other == engine)?;
         (last.container != id.container).then_some(last)
     }
 

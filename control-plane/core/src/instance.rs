@@ -220,6 +220,9 @@ pub struct Instance {
     pub service: ServiceName,
     /// The version of that service.
     pub version: VersionName,
+    /// Whether no other container of its engine can have its address, as long as this run lasts.
+    #[serde(skip)]
+    pub has_own_address: bool,
     /// How it is checked.
     pub check: Check,
     /// How long requests in flight may take once it is being stopped.

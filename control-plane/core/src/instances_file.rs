@@ -112,6 +112,7 @@ impl Entry {
             },
             service: service.clone(),
             version: version.clone(),
+            has_own_address: false,
             check: self.check.clone(),
             drain: self.drain,
         };

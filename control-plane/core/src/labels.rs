@@ -137,6 +137,7 @@ pub fn interpret(container: &Container, placement: &Placement, sighting: Sightin
                 },
                 service: membership.service.clone(),
                 version: membership.version.clone(),
+                has_own_address: container.has_own_address(),
                 check,
                 drain,
             });

@@ -166,8 +166,8 @@ impl State {
         for id in &went {
             self.dirty.extend(self.addresses.waive(id));
         }
-        for instance in &came {
-            self.dirty.extend(self.addresses.claim(&instance.id, &instance.service));
+        for instance in came.iter().filter(|instance| instance.has_own_address) {
+            self.dirty.extend(self.addresses.claim(provider, &instance.id, &instance.service));
         }
         for container in &removed {
             self.flaps.forget(container);

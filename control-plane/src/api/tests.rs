@@ -100,6 +100,7 @@ pub(crate) fn container(service: &str, name: &str, version: &str, ip_end: u8) ->
         id: id.clone(),
         service: service.clone(),
         version: version.clone(),
+        has_own_address: true,
         check: Check::default(),
         drain: DEFAULT_DRAIN,
     };

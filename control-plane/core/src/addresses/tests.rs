@@ -103,8 +103,11 @@ fn an_address_that_is_still_published_is_not_free() {
 fn the_run_that_began_last_has_the_address() {
     let mut addresses = Addresses::default();
     let (old, new) = (run("a", "05.9"), run("b", "05.91"));
-    assert!(addresses.claim(&old, &service("shop")).is_empty());
-    assert_eq!(addresses.claim(&new, &service("cart")), [service("cart"), service("shop")].into());
+    assert!(addresses.claim(&ProviderName::docker(), &old, &service("shop")).is_empty());
+    assert_eq!(
+        addresses.claim(&ProviderName::docker(), &new, &service("cart")),
+        [service("cart"), service("shop")].into()
+    );
     assert_eq!(addresses.successor(&old), Some(&new));
     assert_eq!(addresses.successor(&new), None);
     assert_eq!(addresses.waive(&new), [service("shop")].into());
@@ -112,6 +115,18 @@ fn the_run_that_began_last_has_the_address() {
     addresses.waive(&old);
     assert!(addresses.claimed.is_empty());
     let elsewhere = InstanceId { network: "other".to_owned(), ..run("c", "07") };
-    addresses.claim(&old, &service("shop"));
-    assert!(addresses.claim(&elsewhere, &service("cart")).is_empty(), "two networks may have the same addresses");
+    addresses.claim(&ProviderName::docker(), &old, &service("shop"));
+    assert!(
+        addresses.claim(&ProviderName::docker(), &elsewhere, &service("cart")).is_empty(),
+        "two networks may have the same addresses"
+    );
+}
+
+#[test]
+fn engines_with_networks_of_one_name_do_not_take_from_each_other() {
+    let mut addresses = Addresses::default();
+    let (old, new) = (run("a", "05"), run("b", "06"));
+    addresses.claim(&ProviderName::docker_engine("one"), &old, &service("shop"));
+    addresses.claim(&ProviderName::docker_engine("two"), &new, &service("cart"));
+    assert_eq!((addresses.successor(&old), addresses.successor(&new)), (None, None));
 }

@@ -55,6 +55,11 @@ impl Container {
         }
     }
 
+    /// No other container can have an address of its: it is on no network but its own.
+    pub(super) fn has_own_address(&self) -> bool {
+        self.network_mode != HOST && borrowed_from(&self.network_mode).is_none()
+    }
+
     /// It shares the node's network, and with it all ports of the node.
     pub(super) fn is_on_host(&self) -> bool {
         self.on_network_of().is_some_and(|container| container.network_mode == HOST)

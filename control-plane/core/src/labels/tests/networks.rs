@@ -156,3 +156,21 @@ fn where_envoy_is_on_no_network_of_theirs_published_ports_are_used() {
     torn.networks = networks(&[("a", "10.0.0.2"), ("b", "10.1.0.2")]);
     assert_eq!(reached(&torn, &here), at("published", "127.0.0.1:32768"));
 }
+
+#[test]
+fn only_a_container_on_networks_of_its_own_has_its_address_alone() {
+    let alone = |container: &Container| {
+        let own = Container { networks: networks(&[("bridge", "172.17.0.2")]), ..container.clone() };
+        read_at(&own, None).instances.first().map(|instance| instance.has_own_address)
+    };
+    assert_eq!(alone(&enabled(&[])), Some(true));
+    assert_eq!(alone(&on_host(&[("tidegate.port", "9000")])), Some(false));
+    let lender = Container { networks: networks(&[("bridge", "172.17.0.2")]), ..enabled(&[]) };
+    let borrower = Container {
+        id: "b".repeat(64),
+        network_mode: "container:x".to_owned(),
+        lender: Some(lender.into()),
+        ..enabled(&[])
+    };
+    assert_eq!(alone(&borrower), Some(false));
+}
