@@ -162,6 +162,40 @@ async fn stopping_a_replica_lets_requests_in_flight_finish() -> Result<()> {
 }
 
 #[tokio::test]
+async fn replacing_every_replica_costs_no_get_however_the_old_ones_take_sigterm() -> Result<()> {
+    let engine = Engine::connect().await?;
+    let service = engine.unique("deploy");
+    let cluster = format!("{service}/v1");
+    let edge = Edge::start(&engine, "{}").await?;
+    // At once, after a while, and not at all: then Docker kills it.
+    let spec = |number: usize| {
+        let of_kind = |term: &str| backend(&service, "v1").env("TERM", term);
+        match number % 3 {
+            0 => of_kind("now"),
+            1 => of_kind("graceful").env("TERM_DELAY_MS", "500"),
+            _ => of_kind("ignore"),
+        }
+    };
+    let mut replicas = Vec::new();
+    for number in 0..3 {
+        replicas.push(engine.run(spec(number)).await?);
+    }
+    edge.healthy(&cluster, 3).await?;
+    let load = Load::get(edge.listener, &host(&service), "/").rate(200.0, 16).duration(20 * SOON).start();
+    for number in 0..6 {
+        replicas.push(engine.run(spec(number)).await?);
+        edge.healthy(&cluster, 4).await?;
+        let old = replicas.remove(0);
+        old.stop(Duration::from_secs(1)).await?;
+        old.remove().await?;
+        edge.healthy(&cluster, 3).await?;
+    }
+    let report = load.stop().await?;
+    ensure!(report.count() > 500, "it was hardly asked: {report}");
+    report.all_succeeded()
+}
+
+#[tokio::test]
 async fn the_control_plane_killed_and_back_costs_no_request_and_no_endpoint() -> Result<()> {
     let engine = Engine::connect().await?;
     let service = engine.unique("crash");

@@ -160,6 +160,29 @@ async fn health_checks_of_strangers_cost_no_look() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_event_costs_one_look_however_many_containers_there_are() {
+    for others in [10, 100, 1_000] {
+        let names: Vec<String> = (0..others).map(|number| format!("other-{number}")).collect();
+        let mut containers: Vec<(&str, &[(&str, &str)])> = names.iter().map(|name| (name.as_str(), ENABLED)).collect();
+        containers.push(("a", ENABLED));
+        let mut bench = Bench::new(&containers).await;
+        // Past the list that follows a connection, and before the next one.
+        bench.during(Duration::from_secs(3)).await;
+        let before = bench.fake.engine().requests.len();
+        for _ in 0..20 {
+            bench.fake.engine().restart("a", Duration::ZERO);
+            bench.during(Duration::from_millis(50)).await;
+        }
+        let engine = bench.fake.engine();
+        let asked = &engine.requests[before..];
+        let looks = asked.iter().filter(|request| !request.ends_with("_ping")).count();
+        assert!(asked.iter().all(|request| !request.ends_with("/containers/json")), "it lists: {asked:?}");
+        // What is told of a restart at once is looked at once, or twice when a look is under way.
+        assert!((20..=40).contains(&looks), "{looks} looks for 20 restarts among {others}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_end_of_a_child_by_lack_of_memory_changes_nothing() {
     let mut bench = Bench::new(&[("a", ENABLED)]).await;
     bench.fake.engine().emit("a", "oom", &[]);
