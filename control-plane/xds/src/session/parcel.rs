@@ -1,6 +1,7 @@
 //! The resources of a long response, made once for all streams that are in the same position: those that start at the
 //! same time, above all. They share the bytes and the list of what is in them. Small responses are made for each.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::{Bytes, BytesMut};
@@ -15,6 +16,9 @@ pub(super) const WORTHWHILE: usize = if cfg!(test) { 1 } else { 32 };
 
 /// How many positions are remembered. Streams that start together are in a few; who is alone finds nobody to share with.
 const POSITIONS: usize = 32;
+
+/// How many bytes are kept for streams to come, of each type: all endpoints of 10,000 clusters, and then some.
+const MAX_KEPT: usize = 8 << 20;
 
 /// A resource in a response, without its content.
 #[derive(Clone, Debug)]
@@ -76,23 +80,43 @@ impl Parcel {
     }
 }
 
-/// The parcels that some stream has under way.
+/// The parcels that some stream has under way, or that the next stream may well need.
 #[derive(Debug, Default)]
-pub(crate) struct Parcels(Mutex<Vec<Weak<Parcel>>>);
+pub(crate) struct Parcels(Mutex<Shelf>);
+
+#[derive(Debug, Default)]
+struct Shelf {
+    parcels: Vec<Weak<Parcel>>,
+    /// The last ones, until something changes: streams that start together are never quite at the same place.
+    kept: VecDeque<Arc<Parcel>>,
+}
 
 impl Parcels {
+    /// The parcel for a position, unless a client has refused something in it meanwhile: then streams differ in what they get.
     pub(super) fn get(&self, position: &Position) -> Option<Arc<Parcel>> {
-        let parcels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        parcels.iter().filter_map(Weak::upgrade).find(|parcel| parcel.position == *position)
+        let found = {
+            let shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            shelf.parcels.iter().filter_map(Weak::upgrade).find(|parcel| parcel.position == *position)
+        };
+        found.filter(|parcel| !parcel.upserts.iter().any(|upsert| upsert.standing.is_quarantined()))
     }
 
     pub(super) fn add(&self, parcel: &Arc<Parcel>) {
-        let mut parcels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        parcels.retain(|parcel| parcel.strong_count() > 0);
-        if parcels.len() == POSITIONS {
-            parcels.remove(0);
+        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shelf.kept.push_back(Arc::clone(parcel));
+        while shelf.kept.iter().map(|parcel| parcel.resources.len()).sum::<usize>() > MAX_KEPT {
+            shelf.kept.pop_front();
         }
-        parcels.push(Arc::downgrade(parcel));
+        shelf.parcels.retain(|parcel| parcel.strong_count() > 0);
+        if shelf.parcels.len() == POSITIONS {
+            shelf.parcels.remove(0);
+        }
+        shelf.parcels.push(Arc::downgrade(parcel));
+    }
+
+    /// No stream will be at one of these places again: something changed.
+    pub(crate) fn let_go(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).kept.clear();
     }
 }
 

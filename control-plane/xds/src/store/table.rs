@@ -206,6 +206,9 @@ impl Tables {
             }
         }
         self.note_states();
+        if !changed.is_empty() {
+            self.tables.iter().for_each(|(_, table)| table.parcels.let_go());
+        }
         Applied { sequence: self.sequence, changed }
     }
 
