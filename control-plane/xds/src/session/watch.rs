@@ -258,10 +258,12 @@ impl Watch {
     /// Makes sure that names are sent again although they have not changed. `all` says that these are among all there
     /// are, for a client that has nothing yet.
     pub(super) fn refresh(&mut self, clusters: &[SentUpsert], all: bool, table: &Table) {
-        let mut names = clusters.iter().map(|upsert| &upsert.name);
         if self.requested && self.tally.sent == 0 && self.began_with_nothing {
             // All that it wants is still to come.
-        } else if self.requested {
+            return;
+        }
+        let mut names = clusters.iter().map(|upsert| &upsert.name);
+        if self.requested {
             for name in names {
                 // What the cursor has not reached will come anyway.
                 let comes = table.get(name).is_some_and(|entry| entry.sequence > self.cursor);

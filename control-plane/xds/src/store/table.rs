@@ -63,10 +63,15 @@ pub(crate) struct Entry {
     pub(crate) encoded: Encoded,
     /// Earlier versions that went to any client, newest first, down to the first that one accepted: each once, and at most
     /// [`MAX_PAST`].
-    past: Vec<Encoded>,
-    /// How many of those came after the name's last withdrawal. Of the others some streams may not have seen the end,
-    /// but nobody is to get them any more.
-    past_alive: usize,
+    past: Vec<Past>,
+}
+
+/// An earlier version of a resource.
+#[derive(Debug)]
+struct Past {
+    encoded: Encoded,
+    /// The name was withdrawn since: some streams may not have seen that, but nobody is to get this any more.
+    is_gone: bool,
 }
 
 /// How many of the last withdrawals are kept of the types that are sent whole.
@@ -83,7 +88,7 @@ impl Entry {
 
     /// The last version but the newest that some client accepted.
     pub(crate) fn fallback(&self) -> Option<&Encoded> {
-        self.past[..self.past_alive].iter().find(|past| past.standing.is_accepted())
+        self.past.iter().filter(|past| !past.is_gone).map(|past| &past.encoded).find(|it| it.standing.is_accepted())
     }
 
     /// Whether a client that was told everything as of this number may have it, or a version before it.
@@ -93,7 +98,8 @@ impl Entry {
 
     /// The last version that some client accepted.
     pub(crate) fn last_accepted(&self) -> Option<&Encoded> {
-        std::iter::once(&self.encoded).chain(&self.past).find(|it| it.standing.is_accepted())
+        let past = self.past.iter().map(|past| &past.encoded);
+        std::iter::once(&self.encoded).chain(past).find(|it| it.standing.is_accepted())
     }
 
     /// What a client gets that has none yet: the newest version, but while that one is refused by some client and
@@ -103,31 +109,24 @@ impl Entry {
         fallback.unwrap_or(&self.encoded)
     }
 
-    /// What the next version has to remember, and how much of it is not withdrawn.
-    fn into_past(mut self) -> (Vec<Encoded>, usize) {
-        if self.encoded.standing.is_accepted() {
-            return (vec![self.encoded], 1);
+    /// What the next version has to remember.
+    fn into_past(mut self) -> Vec<Past> {
+        let replaced = Past { encoded: self.encoded, is_gone: false };
+        if replaced.encoded.standing.is_accepted() {
+            return vec![replaced];
         }
-        if let Some(accepted) = self.past.iter().position(|past| past.standing.is_accepted()) {
+        if let Some(accepted) = self.past.iter().position(|past| past.encoded.standing.is_accepted()) {
             self.past.truncate(accepted + 1);
         }
-        let mut alive = self.past_alive.min(self.past.len());
-        let drop = |past: &mut Vec<Encoded>, alive: &mut usize, at: usize| {
-            past.remove(at);
-            *alive -= usize::from(at < *alive);
-        };
-        if let Some(same) = self.past.iter().position(|past| past.version == self.encoded.version) {
-            drop(&mut self.past, &mut alive, same);
-        }
-        if self.encoded.standing.is_sent() {
-            self.past.insert(0, self.encoded);
-            alive += 1;
+        self.past.retain(|past| past.encoded.version != replaced.encoded.version);
+        if replaced.encoded.standing.is_sent() {
+            self.past.insert(0, replaced);
         }
         if self.past.len() > MAX_PAST {
             // The oldest is the accepted one, if any is.
-            drop(&mut self.past, &mut alive, MAX_PAST - 1);
+            self.past.remove(MAX_PAST - 1);
         }
-        (self.past, alive)
+        self.past
     }
 }
 
@@ -334,21 +333,22 @@ impl Table {
 
     fn upsert(&mut self, sequence: u64, name: Arc<str>, encoded: Encoded, after: u64, now: Duration) -> Arc<str> {
         let name = self.entries.get_key_value(&name).map_or(name, |(held, _)| Arc::clone(held));
-        let mut entry = Entry { sequence, after, committed: now, encoded, past: Vec::new(), past_alive: 0 };
+        let mut entry = Entry { sequence, after, committed: now, encoded, past: Vec::new() };
         if let Some(tombstone) = self.withdrawn.remove(&name).and_then(|it| self.tombstones.remove(&it)) {
             // Some streams have not seen it go.
-            (entry.past, _) = tombstone.entry.into_past();
+            entry.past = tombstone.entry.into_past();
+            entry.past.iter_mut().for_each(|past| past.is_gone = true);
         }
         if let Some(replaced) = self.entries.remove(&name) {
             self.by_sequence.remove(&replaced.sequence);
             self.digest.remove(&name, replaced.version());
             // What the replaced content waited for, this waits for too: it may still name the same clusters.
             entry.after = after.max(replaced.after);
-            (entry.past, entry.past_alive) = replaced.into_past();
+            entry.past = replaced.into_past();
         }
-        if let Some(same) = entry.past.iter().find(|past| past.version == entry.encoded.version) {
+        if let Some(same) = entry.past.iter().find(|past| past.encoded.version == entry.encoded.version) {
             // It has been here before, and what is known of it still holds.
-            entry.encoded.standing = Arc::clone(&same.standing);
+            entry.encoded.standing = Arc::clone(&same.encoded.standing);
         }
         self.digest.insert(&name, entry.version());
         self.entries.insert(Arc::clone(&name), entry);
