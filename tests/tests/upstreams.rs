@@ -25,7 +25,8 @@ async fn a_host_that_falls_silent_is_left_by_envoy_itself_and_costs_no_request()
     edge.healthy("shop/v1", 2).await?;
 
     // So many at once that the host that answers is always the busier one, to which least-request does not turn.
-    let load = Load::get(edge.listener, &host("shop"), "/slow?ms=20").closed(64).duration(Duration::from_secs(5)).start();
+    let load =
+        Load::get(edge.listener, &host("shop"), "/slow?ms=20").closed(64).duration(Duration::from_secs(5)).start();
     until(SOON, "some answers", async || {
         ensure!(load.done() > 100, "{}", load.done());
         Ok(())
