@@ -24,6 +24,7 @@ pub mod compile;
 pub mod status;
 pub mod explain;
 pub mod bootstrap;
+pub mod traffic;
 mod words;
 mod duration;
 pub mod suggest;

@@ -80,6 +80,8 @@ codes! {
     SecretLabel = "TG0205", "a label that is named like a secret";
     /// A host that the configuration does not let this container claim.
     HostRefused = "TG0206", "a host that its owner may not claim";
+    /// Containers of a service that want its requests handled differently.
+    SettingsDiffer = "TG0207", "containers that want different settings";
     /// An instance that is not ready for a reason its owner can mend.
     NotReady = "TG0210", "an instance is not ready";
     /// A service without any ready instance.

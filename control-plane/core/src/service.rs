@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::addresses::Addresses;
 use crate::catalog::Catalog;
 use crate::claims::Claims;
-use crate::config::ServiceConfig;
+use crate::config::{ServiceConfig, WhenNoneReady};
 use crate::flaps::Flaps;
 use crate::health::{Readiness, Verdict, readiness};
 use crate::instance::{
@@ -16,6 +16,7 @@ use crate::instance::{
 };
 use crate::ownership::Ownership;
 use crate::rollout::{Census, Split, split};
+use crate::traffic::{Protocol, Traffic};
 use crate::{Code, Problem, ServiceName, Timestamp, VersionName};
 
 /// One service.
@@ -32,6 +33,9 @@ pub struct ServiceView {
     pub versions: BTreeMap<VersionName, VersionView>,
     /// How its traffic is split.
     pub split: Split,
+    /// How its instances are asked.
+    #[serde(skip)]
+    pub traffic: Traffic,
     /// What keeps some of its containers from their requests for a while, ready or not.
     pub conditions: Vec<Condition>,
     /// What is wrong with it.
@@ -41,6 +45,8 @@ pub struct ServiceView {
 /// One version of a service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct VersionView {
+    /// What they understand.
+    pub protocol: Protocol,
     /// Its instances, by id.
     pub instances: Vec<InstanceView>,
 }
@@ -91,6 +97,8 @@ pub struct InstanceView {
     pub terminating: Option<Timestamp>,
     /// What keeps it from requests although it may be ready.
     pub condition: Option<Condition>,
+    /// It is not ready, and gets requests all the same: nobody of its service is, and it was among the last who were.
+    pub serves_as_last: bool,
     /// How it is checked.
     pub check: Check,
     /// What the container is doing.
@@ -104,10 +112,10 @@ pub struct InstanceView {
 }
 
 impl InstanceView {
-    /// Ready, not told to stop, and not kept back: it gets new requests.
+    /// Ready (or the last who was), not told to stop, and not kept back: it gets new requests.
     #[must_use]
     pub const fn is_serving(&self) -> bool {
-        self.readiness.is_ready() && self.terminating.is_none() && self.condition.is_none()
+        (self.readiness.is_ready() || self.serves_as_last) && self.terminating.is_none() && self.condition.is_none()
     }
 
     /// Whether edges know it: it gets new requests, or is left to end those it has.
@@ -166,7 +174,13 @@ pub(crate) fn view(name: &ServiceName, facts: &Facts<'_>) -> Option<ServiceView>
             problems.push(disagreement(name, container, membership, claim, members[0].0));
             continue;
         }
-        let version = versions.entry(membership.version.clone()).or_default();
+        let version = versions
+            .entry(membership.version.clone())
+            .or_insert_with(|| VersionView { protocol: membership.protocol, instances: Vec::new() });
+        if membership.protocol != version.protocol {
+            problems.push(other_protocol(name, container, membership, version.protocol));
+            continue;
+        }
         let own = container.instances.iter().filter(|i| i.service == *name && i.version == membership.version);
         version.instances.extend(own.map(|instance| judge(container, instance, facts)));
     }
@@ -177,6 +191,9 @@ pub(crate) fn view(name: &ServiceName, facts: &Facts<'_>) -> Option<ServiceView>
     let held = versions.values().flat_map(|version| &version.instances).filter_map(|i| i.condition.clone());
     let held = held.filter(|condition| condition.kind == ConditionKind::HeldBack);
     let conditions = held.chain(damped).collect();
+    if facts.declared.is_some_and(|declared| declared.when_none_ready == WhenNoneReady::ServeLast) {
+        serve_last(&mut versions, facts.before);
+    }
     let census = versions.iter().map(|(name, view)| (name.clone(), view.census())).collect();
     let split = split(facts.declared, &census)?;
     let (hosts, lost) = hosts(name, claim, facts.claims, is_entry(&members[0].0.id));
@@ -187,10 +204,12 @@ pub(crate) fn view(name: &ServiceName, facts: &Facts<'_>) -> Option<ServiceView>
         path: claim.path.clone(),
         versions,
         split,
+        traffic: facts.declared.map(|declared| declared.traffic).unwrap_or_default().or(members[0].1.traffic),
         conditions,
         problems: Vec::new(),
     };
     problems.extend(no_host(&view, claim, members[0].0));
+    problems.extend(settings_differ(name, &members, facts.declared));
     problems.extend(routing_problems(&view));
     problems.extend(readiness_problems(&view));
     problems.extend(view.conditions.iter().filter_map(flapping));
@@ -235,11 +254,28 @@ fn judge(container: &Discovered, instance: &Instance, facts: &Facts<'_>) -> Inst
             until: held.until,
             in_force: true,
         }),
+        serves_as_last: false,
         check: instance.check.clone(),
         phase: container.phase.clone(),
         hint: container.hint.clone(),
         observed_at: container.observed_at,
         verdict: verdict.cloned(),
+    }
+}
+
+/// Where nobody serves, those go on who served last and still run.
+fn serve_last(versions: &mut BTreeMap<VersionName, VersionView>, before: Option<&ServiceView>) {
+    if versions.values().flat_map(|version| &version.instances).any(InstanceView::is_serving) {
+        return;
+    }
+    let served = |version: &VersionName, id: &InstanceId| {
+        let before = before.and_then(|view| view.versions.get(version));
+        before.is_some_and(|view| view.instances.iter().any(|known| known.id == *id && known.is_serving()))
+    };
+    for (name, version) in versions {
+        for instance in &mut version.instances {
+            instance.serves_as_last = instance.phase == Phase::Running && served(name, &instance.id);
+        }
     }
 }
 
@@ -282,7 +318,7 @@ fn damp(
 /// Whether requests that `version` does not take are taken by `other`, or by another instance of it.
 fn takes(declared: Option<&ServiceConfig>, version: &VersionName, other: &VersionName) -> bool {
     match declared {
-        Some(ServiceConfig { stable: Some(stable), canary }) => {
+        Some(ServiceConfig { stable: Some(stable), canary, .. }) => {
             other == version || (other == stable && canary.as_ref().is_some_and(|canary| canary.version == *version))
         }
         _ => true,
@@ -356,6 +392,46 @@ fn disagreement(
              `tidegate.service`"
         },
     )
+}
+
+fn other_protocol(name: &ServiceName, container: &Discovered, membership: &Membership, protocol: Protocol) -> Problem {
+    let Membership { version, protocol: own, .. } = membership;
+    Problem::error(
+        Code::Disagreement,
+        container.subject(),
+        format!("it speaks {own}, and the oldest of the version `{version}` of the service `{name}` speaks {protocol}"),
+        format!("this {} is not routed while that one exists; others are unaffected", noun(&container.id)),
+        "give all of a version the same protocol, or this one another version",
+    )
+}
+
+/// Those who want their service's requests handled as the oldest of them does not.
+fn settings_differ(
+    name: &ServiceName,
+    members: &[(&Discovered, &Membership)],
+    declared: Option<&ServiceConfig>,
+) -> Option<Problem> {
+    let declared = declared.map(|declared| declared.traffic).unwrap_or_default();
+    let (eldest, own) = members.first()?;
+    let differ = |(_, membership): &&(&Discovered, &Membership)| {
+        membership.claim == own.claim && declared.or(membership.traffic) != declared.or(own.traffic)
+    };
+    let (other, wanted) = members.iter().find(differ)?;
+    let problem = Problem::error(
+        Code::SettingsDiffer,
+        format!("service {name}"),
+        format!(
+            "its oldest {} `{}` says {}, and `{}` says {}",
+            noun(&eldest.id),
+            eldest.name,
+            own.traffic,
+            other.name,
+            wanted.traffic
+        ),
+        format!("what `{}` says holds while it exists", eldest.name),
+        format!("none needed while one replaces the other; else give all the same, or say it in `services.{name}`"),
+    );
+    Some(problem.notice())
 }
 
 fn no_host(view: &ServiceView, claim: &Claim, eldest: &Discovered) -> Option<Problem> {
@@ -450,12 +526,16 @@ fn readiness_problems(view: &ServiceView) -> Vec<Problem> {
             );
         }
     }
-    if !view.has_ready_instance() {
+    let last = view.versions.values().flat_map(|version| &version.instances).filter(|i| i.serves_as_last).count();
+    if !view.has_ready_instance() || last > 0 {
         problems.push(Problem::error(
             Code::NoReadyInstance,
             format!("service {name}"),
             "none of its instances is ready",
-            "its clients get 503 with `x-tidegate-reason`",
+            match last {
+                0 => "its clients get 503 with `x-tidegate-reason`".to_owned(),
+                last => format!("the {last} that were ready last are asked all the same, as `whenNoneReady` says"),
+            },
             format!("see `tidegate explain {name}` for each instance's reason"),
         ));
     }

@@ -1,14 +1,21 @@
 //! What is declared of services.
 
 use super::super::tree::Node;
-use super::super::{Canary, HashOn, Salt, ServiceConfig, WHOLE};
+use std::collections::BTreeMap;
+
+use super::super::{Canary, HashOn, Salt, ServiceConfig, WHOLE, WhenNoneReady};
 use super::Reader;
+use crate::traffic::Traffic;
+use crate::words::{Fault, Words};
 use crate::{VersionName, suggest};
+
+/// The keys that say how a service's instances are asked, and the words of containers that say the same.
+const TRAFFIC: [(&str, &str); 3] = [("timeout", "timeout"), ("retry", "retry"), ("slowStart", "slowstart")];
 
 impl Reader<'_> {
     pub(super) fn service(&mut self, name: &str, node: &Node) -> ServiceConfig {
         let path = format!("services.{name}");
-        let keys = self.keys(&path, node, &["stable", "canary"]);
+        let keys = self.keys(&path, node, &["stable", "canary", "timeout", "retry", "slowStart", "whenNoneReady"]);
         let stable = keys.get("stable").and_then(|node| {
             let path = format!("{path}.stable");
             let version = self.keys(&path, node, &["version"]).get("version").copied();
@@ -24,7 +31,40 @@ impl Reader<'_> {
                 self.report(node.place, &reason, "name another version, or remove `canary`");
             }
         }
-        ServiceConfig { stable, canary }
+        let traffic = self.traffic(&path, &keys);
+        let when_none_ready = keys.get("whenNoneReady").map(|node| self.when_none_ready(&path, node));
+        ServiceConfig { stable, canary, traffic, when_none_ready: when_none_ready.unwrap_or_default() }
+    }
+
+    fn traffic(&mut self, path: &str, keys: &BTreeMap<&str, &Node>) -> Traffic {
+        let said = TRAFFIC.iter().filter_map(|(key, word)| {
+            let text = self.text(&format!("{path}.{key}"), keys.get(key)?)?;
+            Some((*word, text))
+        });
+        let words = Words::new("", said.collect::<Vec<_>>());
+        let faults = match words.traffic() {
+            Ok(traffic) => return traffic,
+            Err(faults) => faults,
+        };
+        for Fault { word, reason, cure } in faults {
+            let key = TRAFFIC.iter().find(|(_, meant)| *meant == word).map_or(word, |(key, _)| key);
+            let place = keys.get(key).map(|node| node.place).unwrap_or_default();
+            self.report(place, &format!("`{path}.{key}`: {reason}"), &cure);
+        }
+        Traffic::default()
+    }
+
+    fn when_none_ready(&mut self, path: &str, node: &Node) -> WhenNoneReady {
+        let path = format!("{path}.whenNoneReady");
+        match self.text(&path, node) {
+            Some("error") | None => WhenNoneReady::Error,
+            Some("serveLast") => WhenNoneReady::ServeLast,
+            Some(other) => {
+                let cure = suggest::did_you_mean(other, ["error", "serveLast"], || "use error or serveLast".to_owned());
+                self.report(node.place, &format!("`{path}`: there is no way {other:?}"), &cure);
+                WhenNoneReady::Error
+            }
+        }
     }
 
     fn version(&mut self, path: &str, parent: &Node, node: Option<&Node>) -> Option<VersionName> {
