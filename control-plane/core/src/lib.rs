@@ -14,6 +14,7 @@ pub mod catalog;
 mod claims;
 mod addresses;
 mod flaps;
+pub mod drains;
 pub mod ownership;
 pub mod health;
 pub mod rollout;

@@ -98,6 +98,8 @@ codes! {
     ServingKept = "TG0303", "the last known good is served";
     /// Another control plane has the state directory, or it cannot be locked.
     StateInUse = "TG0304", "the state directory cannot be had";
+    /// What operators ask for cannot be kept, or not be read.
+    OperatorState = "TG0305", "what operators ask for cannot be kept";
     /// The configuration is invalid; the last valid one stays.
     InvalidConfig = "TG0401", "the configuration is invalid";
     /// The configuration cannot be read; the last valid one stays.

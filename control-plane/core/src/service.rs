@@ -9,6 +9,7 @@ use crate::addresses::Addresses;
 use crate::catalog::Catalog;
 use crate::claims::Claims;
 use crate::config::{ServiceConfig, WhenNoneReady};
+use crate::drains::Drains;
 use crate::flaps::Flaps;
 use crate::health::{Readiness, Verdict, readiness};
 use crate::instance::{
@@ -95,6 +96,12 @@ pub struct InstanceView {
     pub first_seen: Timestamp,
     /// It was told to stop.
     pub terminating: Option<Timestamp>,
+    /// Since when an operator wants it drained.
+    pub drained: Option<Timestamp>,
+    /// Since when it gets new requests, or does not.
+    pub serving_since: Timestamp,
+    /// Since when it is left to end what it has: it was told to stop, or is drained.
+    pub leaving_since: Option<Timestamp>,
     /// What keeps it from requests although it may be ready.
     pub condition: Option<Condition>,
     /// It is not ready, and gets requests all the same: nobody of its service is, and it was among the last who were.
@@ -112,16 +119,22 @@ pub struct InstanceView {
 }
 
 impl InstanceView {
-    /// Ready (or the last who was), not told to stop, and not kept back: it gets new requests.
+    /// Ready (or the last who was), not leaving, and not kept back: it gets new requests.
     #[must_use]
     pub const fn is_serving(&self) -> bool {
-        (self.readiness.is_ready() || self.serves_as_last) && self.terminating.is_none() && self.condition.is_none()
+        (self.readiness.is_ready() || self.serves_as_last) && !self.is_leaving() && self.condition.is_none()
     }
 
     /// Whether edges know it: it gets new requests, or is left to end those it has.
     #[must_use]
     pub const fn is_published(&self) -> bool {
-        self.is_serving() || self.terminating.is_some()
+        self.is_serving() || self.is_leaving()
+    }
+
+    /// Told to stop, or drained: it is left to end what it has.
+    #[must_use]
+    pub const fn is_leaving(&self) -> bool {
+        self.terminating.is_some() || self.drained.is_some()
     }
 }
 
@@ -145,6 +158,24 @@ impl ServiceView {
     }
 }
 
+/// The version whose requests nobody would take without this container, although it takes some now.
+#[must_use]
+pub fn left_to_nobody<'a>(
+    view: &'a ServiceView,
+    declared: Option<&ServiceConfig>,
+    container: &str,
+) -> Option<&'a VersionName> {
+    let serves = |version: &VersionName, who: &dyn Fn(&str) -> bool| {
+        let others = view.versions.iter().filter(|(other, _)| takes(declared, version, other));
+        others.flat_map(|(_, others)| &others.instances).any(|i| i.is_serving() && who(&i.id.container))
+    };
+    let own = view.versions.iter().find(|(_, own)| own.instances.iter().any(|i| i.id.container == container))?.0;
+    (view.split.versions().contains(&own)
+        && serves(own, &|who| who == container)
+        && !serves(own, &|who| who != container))
+    .then_some(own)
+}
+
 /// The claim of a service is that of its oldest container.
 pub(crate) fn claim_of<'a>(members: &[(&'a Discovered, &'a Membership)]) -> Option<(&'a Claim, Timestamp)> {
     members.first().map(|(container, membership)| (&membership.claim, container.created))
@@ -158,9 +189,18 @@ pub(crate) struct Facts<'a> {
     pub(crate) verdicts: &'a BTreeMap<InstanceId, Verdict>,
     pub(crate) addresses: &'a Addresses,
     pub(crate) flaps: &'a Flaps,
+    pub(crate) drains: &'a Drains,
     pub(crate) declared: Option<&'a ServiceConfig>,
     pub(crate) before: Option<&'a ServiceView>,
     pub(crate) now: Timestamp,
+}
+
+impl Facts<'_> {
+    /// The instance in the view before; those of a version are sorted by their ids.
+    fn known(&self, version: &VersionName, id: &InstanceId) -> Option<&InstanceView> {
+        let instances = &self.before?.versions.get(version)?.instances;
+        instances.binary_search_by(|known| known.id.cmp(id)).ok().and_then(|place| instances.get(place))
+    }
 }
 
 /// The view of a service; `None` when nothing belongs to it any more.
@@ -192,8 +232,9 @@ pub(crate) fn view(name: &ServiceName, facts: &Facts<'_>) -> Option<ServiceView>
     let held = held.filter(|condition| condition.kind == ConditionKind::HeldBack);
     let conditions = held.chain(damped).collect();
     if facts.declared.is_some_and(|declared| declared.when_none_ready == WhenNoneReady::ServeLast) {
-        serve_last(&mut versions, facts.before);
+        serve_last(&mut versions, facts);
     }
+    since_when(&mut versions, facts);
     let census = versions.iter().map(|(name, view)| (name.clone(), view.census())).collect();
     let split = split(facts.declared, &census)?;
     let (hosts, lost) = hosts(name, claim, facts.claims, is_entry(&members[0].0.id));
@@ -217,10 +258,7 @@ pub(crate) fn view(name: &ServiceName, facts: &Facts<'_>) -> Option<ServiceView>
 }
 
 fn judge(container: &Discovered, instance: &Instance, facts: &Facts<'_>) -> InstanceView {
-    let before = facts.before.and_then(|view| view.versions.get(&instance.version)).and_then(|version| {
-        let place = version.instances.binary_search_by(|known| known.id.cmp(&instance.id)).ok()?;
-        version.instances.get(place)
-    });
+    let before = facts.known(&instance.version, &instance.id);
     let verdict = facts.verdicts.get(&instance.id);
     let readiness = match facts.addresses.successor(&instance.id) {
         // Whatever a check says, it is the newcomer who says it.
@@ -255,6 +293,9 @@ fn judge(container: &Discovered, instance: &Instance, facts: &Facts<'_>) -> Inst
             in_force: true,
         }),
         serves_as_last: false,
+        drained: facts.drains.since(&instance.id),
+        serving_since: facts.now,
+        leaving_since: None,
         check: instance.check.clone(),
         phase: container.phase.clone(),
         hint: container.hint.clone(),
@@ -263,18 +304,30 @@ fn judge(container: &Discovered, instance: &Instance, facts: &Facts<'_>) -> Inst
     }
 }
 
+/// Since when each serves or does not, and leaves.
+fn since_when(versions: &mut BTreeMap<VersionName, VersionView>, facts: &Facts<'_>) {
+    for (name, version) in versions {
+        for instance in &mut version.instances {
+            let known = facts.known(name, &instance.id);
+            if let Some(known) = known.filter(|known| known.is_serving() == instance.is_serving()) {
+                instance.serving_since = known.serving_since;
+            }
+            if instance.is_leaving() {
+                instance.leaving_since = known.and_then(|known| known.leaving_since).or(Some(facts.now));
+            }
+        }
+    }
+}
+
 /// Where nobody serves, those go on who served last and still run.
-fn serve_last(versions: &mut BTreeMap<VersionName, VersionView>, before: Option<&ServiceView>) {
+fn serve_last(versions: &mut BTreeMap<VersionName, VersionView>, facts: &Facts<'_>) {
     if versions.values().flat_map(|version| &version.instances).any(InstanceView::is_serving) {
         return;
     }
-    let served = |version: &VersionName, id: &InstanceId| {
-        let before = before.and_then(|view| view.versions.get(version));
-        before.is_some_and(|view| view.instances.iter().any(|known| known.id == *id && known.is_serving()))
-    };
     for (name, version) in versions {
         for instance in &mut version.instances {
-            instance.serves_as_last = instance.phase == Phase::Running && served(name, &instance.id);
+            let served = facts.known(name, &instance.id).is_some_and(InstanceView::is_serving);
+            instance.serves_as_last = instance.phase == Phase::Running && served;
         }
     }
 }
@@ -294,7 +347,7 @@ fn damp(
         let others = versions.iter().filter(|(version, _)| takes(facts.declared, &membership.version, version));
         let fit = others
             .flat_map(|(_, others)| &others.instances)
-            .filter(|other| other.readiness.is_ready() && other.terminating.is_none());
+            .filter(|other| other.readiness.is_ready() && !other.is_leaving());
         let (restless, steady): (Vec<_>, Vec<_>) =
             fit.partition(|other| facts.flaps.damped(&other.id.container).is_some());
         let steady = steady.into_iter().filter(|other| other.is_serving()).count();

@@ -253,7 +253,7 @@ fn assignment(name: &str, version: &VersionName, members: &VersionView, spills: 
         .instances
         .iter()
         .filter_map(|instance| {
-            let is_stopping = instance.terminating.is_some();
+            let is_stopping = instance.is_leaving();
             let status = if instance.is_serving() || (all_stopping && is_stopping && instance.readiness.is_ready()) {
                 HealthStatus::Healthy
             } else if is_stopping {

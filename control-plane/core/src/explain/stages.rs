@@ -88,6 +88,10 @@ pub(super) fn container(state: &State, container: &Discovered, membership: Optio
         stages.extend([running(container), healthcheck(container)]);
     }
     stages.push(check(instance, judged));
+    stages.extend(judged.and_then(|judged| judged.drained).map(|since| {
+        let detail = "an operator drains it; `tidegate undrain` ends that, as does the end of this run";
+        Stage::new("drain", Failed, Some(since), detail)
+    }));
     let conditions = view.into_iter().flat_map(|view| &view.conditions);
     stages.extend(conditions.filter(|condition| condition.id == container.id).map(kept_back));
     let mut outcome = String::new();

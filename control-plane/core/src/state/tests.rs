@@ -1,6 +1,8 @@
 use super::*;
 use crate::container::Container;
+use crate::drains::{Drain, Drains};
 use crate::instance::Phase;
+use crate::service::left_to_nobody;
 use crate::testing::{World, config, container, discovered, service, shop};
 
 fn shop_view(world: &World) -> &ServiceView {
@@ -197,6 +199,42 @@ fn who_was_ready_last_serves_on_where_that_is_wanted_and_only_while_nobody_is() 
     assert_eq!(serving(&mut world), Vec::<String>::new());
     world.configure("services: { shop: { whenNoneReady: serveLast } }");
     assert_eq!(serving(&mut world), Vec::<String>::new(), "nobody served when the last one fell");
+}
+
+#[test]
+fn a_drained_run_gets_nothing_new_until_it_is_undrained_or_over() {
+    let (a, b) = (shop("a", 2, "v1"), shop("b", 3, "v1"));
+    let mut world = World::with(Config::default(), &[a.clone(), b]);
+    world.round();
+    let drain = |started_at: &str| {
+        let drain = Drain { started_at: started_at.to_owned(), since: Timestamp::from_millis(10_500) };
+        Drains::default().with(&a.id, drain)
+    };
+    let serving = |world: &mut World| {
+        world.settle();
+        let view = shop_view(world).versions.values().next().unwrap();
+        view.instances.iter().filter(|i| i.is_serving()).map(|i| i.container.clone()).collect::<Vec<_>>()
+    };
+    world.apply(Input::Drained(drain("another run")));
+    assert_eq!(serving(&mut world), ["a", "b"]);
+    world.apply(Input::Drained(drain(&a.started_at)));
+    assert_eq!(serving(&mut world), ["b"]);
+    let newest = world.state.service(&service("shop")).unwrap().versions.values().next().unwrap().instances[0].clone();
+    assert_eq!((newest.leaving_since, newest.serving_since), (Some(world.now), world.now));
+    let (view, declared) = (shop_view(&world), None);
+    assert_eq!(left_to_nobody(view, declared, &a.id), None, "it takes nothing any more");
+    let b = view.versions.values().next().unwrap().instances[1].id.container.clone();
+    assert_eq!(left_to_nobody(view, declared, &b).map(VersionName::as_str), Some("v1"));
+
+    let mut again = a.clone();
+    again.started_at = "2026-01-01T00:00:09Z".to_owned();
+    world.upsert(&again);
+    world.check(&again, true);
+    assert_eq!(serving(&mut world), ["a", "b"], "its next run begins anew");
+    world.apply(Input::Drained(drain(&again.started_at)));
+    assert_eq!(serving(&mut world), ["b"]);
+    world.apply(Input::Drained(Drains::default()));
+    assert_eq!(serving(&mut world), ["a", "b"]);
 }
 
 #[test]
