@@ -77,8 +77,7 @@ async fn only_who_shows_the_token_changes_anything() -> Result<()> {
     let engine = Engine::connect().await?;
     let service = engine.unique("token");
     let edge = Edge::start(&engine, "{}").await?;
-    let (first, _second) =
-        (engine.run(backend(&service, "v1")).await?, engine.run(backend(&service, "v1")).await?);
+    let (first, _second) = (engine.run(backend(&service, "v1")).await?, engine.run(backend(&service, "v1")).await?);
     edge.healthy(&format!("{service}/v1"), 2).await?;
     let ask = |token: &str| {
         let request = Request::post(edge.api(), "/v1/drain", format!("{{\"container\":\"{}\"}}", first.id));

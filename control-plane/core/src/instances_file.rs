@@ -24,7 +24,7 @@ const MAX_PROBLEMS: usize = 100;
 /// On what network the address of an entry holds: that of the machine.
 const NETWORK: &str = "host";
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "service",
     "version",
     "name",
@@ -37,6 +37,7 @@ const KEYS: [&str; 12] = [
     "timeout",
     "retry",
     "slowstart",
+    "ready",
 ];
 const CHECK: [&str; 6] = ["type", "path", "interval", "timeout", "rise", "fall"];
 
@@ -258,7 +259,9 @@ impl Reader<'_> {
         let mut said = Vec::new();
         let words = ["path", "drain", "protocol", "timeout", "retry", "slowstart"].map(|word| (word, key(word)));
         let of_check = CHECK_WORDS.map(|word| (word, check.get(word.trim_start_matches("check.")).copied()));
-        for (word, node) in words.into_iter().chain(of_check) {
+        let ready = key("ready").map(|node| self.keys("ready", node, &["hold"])).unwrap_or_default();
+        let of_ready = [("ready.hold", ready.get("hold").copied())];
+        for (word, node) in words.into_iter().chain(of_check).chain(of_ready) {
             if let Some(node) = node
                 && let Some(text) = self.text(word, node)
             {

@@ -49,6 +49,7 @@ pub const SCHEMA: &[(&str, &str)] = &[
     ("tidegate.timeout", "how long a try may take until its answer begins; else no limit"),
     ("tidegate.retry", "safe, off or all; else safe"),
     ("tidegate.slowstart", "how long a newcomer takes to get its full share; else none"),
+    ("tidegate.ready.hold", "how long a request waits at the edge for a ready instance; else not at all"),
     (DRAIN, "how long it may go on after it was told to stop; else Docker's stop timeout"),
 ];
 

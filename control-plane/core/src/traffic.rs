@@ -46,6 +46,8 @@ pub struct Traffic {
     pub retry: Option<Retry>,
     /// How long a newcomer takes to get its full share.
     pub slow_start: Option<Duration>,
+    /// How long a request waits at the edge for an instance to be ready.
+    pub hold: Option<Duration>,
 }
 
 impl Protocol {
@@ -67,6 +69,7 @@ impl Traffic {
             timeout: self.timeout.or(other.timeout),
             retry: self.retry.or(other.retry),
             slow_start: self.slow_start.or(other.slow_start),
+            hold: self.hold.or(other.hold),
         }
     }
 }
@@ -79,6 +82,7 @@ impl fmt::Display for Traffic {
             self.timeout.map(|timeout| format!("timeout {timeout:?}")),
             retry.map(|(word, _)| format!("retry {word}")),
             self.slow_start.map(|window| format!("slowstart {window:?}")),
+            self.hold.map(|hold| format!("ready.hold {hold:?}")),
         ];
         let said: Vec<String> = said.into_iter().flatten().collect();
         f.write_str(if said.is_empty() { "nothing" } else { "" })?;

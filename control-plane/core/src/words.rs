@@ -12,6 +12,9 @@ use crate::{duration, suggest};
 /// What a duration may be.
 pub(crate) const DURATIONS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(1);
 
+/// Longer, and clients and Envoy's own limit for idle streams would have given up.
+const LONGEST_HOLD: Duration = Duration::from_mins(2);
+
 /// Host names of one container or entry (threats T13).
 const MAX_HOSTS: usize = 32;
 
@@ -141,17 +144,28 @@ impl<'a> Words<'a> {
         Ok(self.one_of("protocol", &Protocol::WORDS)?.unwrap_or_default())
     }
 
-    /// `timeout`, `retry` and `slowstart`.
+    /// `timeout`, `retry`, `slowstart` and `ready.hold`.
     pub(crate) fn traffic(&self) -> Result<Traffic, Vec<Fault>> {
         let mut faults = Vec::new();
         let mut keep = |fault| faults.push(fault);
         let timeout = self.duration_said("timeout").map_err(&mut keep);
         let retry = self.one_of("retry", &Retry::WORDS).map_err(&mut keep);
         let slow_start = self.duration_said("slowstart").map_err(&mut keep);
-        match (timeout, retry, slow_start) {
-            (Ok(timeout), Ok(retry), Ok(slow_start)) => Ok(Traffic { timeout, retry, slow_start }),
+        let hold = self.hold().map_err(&mut keep);
+        match (timeout, retry, slow_start, hold) {
+            (Ok(timeout), Ok(retry), Ok(slow_start), Ok(hold)) => Ok(Traffic { timeout, retry, slow_start, hold }),
             _ => Err(faults),
         }
+    }
+
+    fn hold(&self) -> Result<Option<Duration>, Fault> {
+        const WORD: &str = "ready.hold";
+        let hold = self.duration_said(WORD)?;
+        if hold.is_some_and(|hold| hold > LONGEST_HOLD) {
+            let reason = format!("{:?} is out of range", self.get(WORD).unwrap_or_default());
+            return Err(Fault::new(WORD, reason, "use a duration from 10ms to 2m"));
+        }
+        Ok(hold)
     }
 
     /// What one of these words stands for.

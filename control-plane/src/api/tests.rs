@@ -250,7 +250,7 @@ async fn metrics_are_openmetrics() {
 async fn strangers_are_refused_on_every_path() {
     let world = shop().await;
     let port = world.address.port();
-    for path in ["/v1/status", "/v1/envoy/config", "/v1/envoy/diff", "/metrics", "/healthz", "/nothing"] {
+    for path in ["/v1/status", "/v1/drain", "/v1/envoy/diff", "/metrics", "/healthz", "/nothing"] {
         let rebound =
             world.raw(&format!("GET {path} HTTP/1.1\r\nhost: evil.example:{port}\r\nconnection: close\r\n\r\n")).await;
         assert!(rebound.starts_with("HTTP/1.1 403"), "{path}: {rebound}");
@@ -259,12 +259,11 @@ async fn strangers_are_refused_on_every_path() {
             .raw(&format!("GET {path} HTTP/1.1\r\nhost: localhost:{port}\r\norigin: http://evil.example\r\nconnection: close\r\n\r\n"))
             .await;
         assert!(page.starts_with("HTTP/1.1 403"), "{path}: {page}");
-        let post = world
-            .raw(&format!(
-                "POST {path} HTTP/1.1\r\nhost: localhost:{port}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-            ))
-            .await;
-        assert!(post.starts_with("HTTP/1.1 405"), "{path}: {post}");
+        for (kind, status) in [("text/plain", 415), ("application/json", 401)] {
+            let head = format!("POST {path} HTTP/1.1\r\nhost: localhost:{port}\r\ncontent-type: {kind}\r\n");
+            let post = world.raw(&format!("{head}content-length: 2\r\nconnection: close\r\n\r\n{{}}")).await;
+            assert!(post.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {post}");
+        }
     }
     let own =
         world.raw(&format!("HEAD /v1/status HTTP/1.1\r\nhost: localhost:{port}\r\nconnection: close\r\n\r\n")).await;

@@ -71,7 +71,9 @@ pub(super) fn routes(view: &ServiceView) -> Vec<Route> {
 }
 
 fn route(view: &ServiceView, safe: bool, retry_on: &str) -> Route {
-    let filtered = policy(view).is_some();
+    let policy = policy(view);
+    let is_sticky = policy.as_ref().is_some_and(|policy| !policy.versions.is_empty());
+    let filtered = policy.is_some();
     let mut of_filter = HashMap::new();
     if filtered {
         of_filter.insert(
@@ -101,7 +103,7 @@ fn route(view: &ServiceView, safe: bool, retry_on: &str) -> Route {
         typed_per_filter_config: of_filter,
         // The bucket is between the filter and the router; which version answered is what the filter counts by.
         request_headers_to_remove: if filtered { vec![BUCKET_HEADER.to_owned()] } else { Vec::new() },
-        response_headers_to_add: if filtered { vec![who_answered()] } else { Vec::new() },
+        response_headers_to_add: if is_sticky { vec![who_answered()] } else { Vec::new() },
         action: Some(Action::Route(action)),
         ..Route::default()
     }
@@ -180,15 +182,26 @@ pub(super) fn weights(view: &ServiceView) -> BTreeMap<String, u32> {
     weighted(view).into_iter().zip(live).map(|((name, _), weight)| (format!("{prefix}.{name}"), weight)).collect()
 }
 
-/// The filter is on for what needs it: a rollout whose clients are to stay where they are.
+/// The filter is on for what needs it: a rollout whose clients are to stay where they are, and a service whose requests wait for
+/// a ready instance.
 pub(super) fn policy(view: &ServiceView) -> Option<ServicePolicy> {
-    let Split::Rollout { stable, canary, .. } = &view.split else { return None };
-    (!canary.hash_on.is_empty()).then(|| ServicePolicy {
-        salt: salt(canary).to_owned(),
-        hash_on: canary.hash_on.clone(),
+    let hold = view.traffic.hold.unwrap_or_default();
+    let sticky = match &view.split {
+        Split::Rollout { stable, canary, .. } if !canary.hash_on.is_empty() => Some((stable, canary)),
+        _ => None,
+    };
+    if sticky.is_none() && hold.is_zero() {
+        return None;
+    }
+    Some(ServicePolicy {
+        salt: sticky.map_or_else(String::new, |(_, canary)| salt(canary).to_owned()),
+        hash_on: sticky.map_or_else(Vec::new, |(_, canary)| canary.hash_on.clone()),
         ready: view.has_ready_instance(),
-        versions: vec![stable.as_str().to_owned(), canary.version.as_str().to_owned()],
+        versions: sticky.map_or_else(Vec::new, |(stable, canary)| {
+            vec![stable.as_str().to_owned(), canary.version.as_str().to_owned()]
+        }),
         retry_after_s: RETRY_AFTER_S,
+        hold_ms: u64::try_from(hold.as_millis()).unwrap_or(u64::MAX),
     })
 }
 

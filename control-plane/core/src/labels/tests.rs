@@ -109,6 +109,7 @@ fn every_label_says_what_it_says() {
         ("tidegate.timeout", "5s"),
         ("tidegate.retry", "all"),
         ("tidegate.slowstart", "30s"),
+        ("tidegate.ready.hold", "7s"),
         ("tidegate.drain", "1m"),
     ]));
     let instance = &discovered.instances[0];
@@ -122,6 +123,7 @@ fn every_label_says_what_it_says() {
         timeout: Some(Duration::from_secs(5)),
         retry: Some(Retry::All),
         slow_start: Some(Duration::from_secs(30)),
+        hold: Some(Duration::from_secs(7)),
     };
     assert_eq!(discovered.memberships[0].traffic, asked);
     assert_eq!(instance.id.address.port(), 8080);
@@ -141,10 +143,10 @@ fn every_label_says_what_it_says() {
 #[test]
 fn the_schema_lists_every_label_once_and_the_test_above_knows_them_all() {
     let mut keys: Vec<_> = SCHEMA.iter().map(|(key, _)| *key).collect();
-    assert_eq!(keys.len(), 18, "a new label needs a line in `every_label_says_what_it_says`");
+    assert_eq!(keys.len(), 19, "a new label needs a line in `every_label_says_what_it_says`");
     keys.sort_unstable();
     keys.dedup();
-    assert_eq!(keys.len(), 18);
+    assert_eq!(keys.len(), 19);
 }
 
 #[test]

@@ -10,12 +10,14 @@ use crate::words::{Fault, Words};
 use crate::{VersionName, suggest};
 
 /// The keys that say how a service's instances are asked, and the words of containers that say the same.
-const TRAFFIC: [(&str, &str); 3] = [("timeout", "timeout"), ("retry", "retry"), ("slowStart", "slowstart")];
+const TRAFFIC: [(&str, &str); 4] =
+    [("timeout", "timeout"), ("retry", "retry"), ("slowStart", "slowstart"), ("hold", "ready.hold")];
 
 impl Reader<'_> {
     pub(super) fn service(&mut self, name: &str, node: &Node) -> ServiceConfig {
         let path = format!("services.{name}");
-        let keys = self.keys(&path, node, &["stable", "canary", "timeout", "retry", "slowStart", "whenNoneReady"]);
+        let keys =
+            self.keys(&path, node, &["stable", "canary", "timeout", "retry", "slowStart", "hold", "whenNoneReady"]);
         let stable = keys.get("stable").and_then(|node| {
             let path = format!("{path}.stable");
             let version = self.keys(&path, node, &["version"]).get("version").copied();
