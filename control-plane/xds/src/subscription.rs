@@ -15,6 +15,8 @@ pub(crate) struct Subscription {
     wildcard: bool,
     /// Whether any name was ever asked for, `*` included.
     has_named: bool,
+    /// The number of the first response that can have carried everything.
+    wildcard_since: u32,
     /// In order of their hashes: numbers are compared faster than texts, and nobody needs the order of the alphabet.
     names: Vec<Named>,
 }
@@ -26,6 +28,11 @@ struct Named {
     /// The number of the first response that can have carried it.
     since: u32,
     name: Arc<str>,
+}
+
+/// The number of a response, as it is kept here: a stream that has four billion behind it is not told apart any more.
+fn kept(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn hash(name: &str) -> u32 {
@@ -95,8 +102,7 @@ impl Subscription {
         // resource_names_unsubscribe" - "the server should treat that identically to how it would treat the client
         // having explicitly subscribed to '*'".
         if context.first && context.legacy_wildcard && subscribe.is_empty() && unsubscribe.is_empty() {
-            self.wildcard = true;
-            owed.everything = true;
+            self.want_everything(context, &mut owed);
         }
 
         let mut wanted = Vec::with_capacity(subscribe.len());
@@ -105,8 +111,7 @@ impl Subscription {
                 // A name that no resource has, sent by some clients for "no names".
                 "" => {}
                 WILDCARD => {
-                    self.wildcard = true;
-                    owed.everything = true;
+                    self.want_everything(context, &mut owed);
                 }
                 // "may contain resource names that the server believes the client is already subscribed to [...].
                 // However, the server must still provide those resources in the response".
@@ -140,6 +145,12 @@ impl Subscription {
         owed
     }
 
+    fn want_everything(&mut self, context: Context, owed: &mut Owed) {
+        self.wildcard = true;
+        self.wildcard_since = kept(context.next_response);
+        owed.everything = true;
+    }
+
     /// "each request must contain the full list of resource names being subscribed to": what is missing is wanted no
     /// more, and only what is new has to be sent.
     fn apply_sotw(&mut self, names: &[String], context: Context, intern: impl Fn(&str) -> Arc<str>) -> Owed {
@@ -152,7 +163,11 @@ impl Subscription {
         let legacy = names.is_empty() && !self.has_named && context.legacy_wildcard;
         self.has_named |= !names.is_empty();
         let wildcard = legacy || names.iter().any(|name| name == WILDCARD);
-        owed.everything = wildcard && !self.wildcard;
+        // What is named beside everything, or in its place, was wanted before.
+        let since = if self.wildcard { self.wildcard_since.into() } else { context.next_response };
+        if wildcard && !self.wildcard {
+            self.want_everything(context, &mut owed);
+        }
         self.wildcard = wildcard;
 
         let listed = names.iter().map(String::as_str).filter(|name| !name.is_empty() && *name != WILDCARD);
@@ -169,14 +184,14 @@ impl Subscription {
         // "the server must resend any newly requested resources, even if it previously sent those resources [...] and
         // the resources have not changed since that time".
         let new: Vec<Arc<str>> = new.into_iter().map(intern).collect();
-        self.add(&new, context.next_response, &mut owed.gained);
+        self.add(&new, since, &mut owed.gained);
         owed.names = new;
         owed
     }
 
     /// Adds names, or makes those that are there count as new; tells which were not there, each once.
     fn add(&mut self, names: &[Arc<str>], since: u64, gained: &mut Vec<Arc<str>>) {
-        let since = u32::try_from(since).unwrap_or(u32::MAX);
+        let since = kept(since);
         let mut new = Vec::new();
         for name in names {
             match self.position(name) {
@@ -247,9 +262,11 @@ impl Subscription {
         self.names.iter().map(|it| &it.name)
     }
 
-    /// The number of the first response that can have carried this name.
+    /// The number of the first response that can have carried this name, which is wanted.
     pub(crate) fn since(&self, name: &str) -> u64 {
-        if self.wildcard { 0 } else { self.position(name).map_or(0, |at| self.names[at].since.into()) }
+        let everything = self.wildcard.then_some(self.wildcard_since);
+        let named = self.position(name).ok().map(|at| self.names[at].since);
+        everything.into_iter().chain(named).min().unwrap_or_default().into()
     }
 }
 
@@ -389,6 +406,27 @@ mod tests {
         sotw(&mut subscription, &[], true);
         assert!(subscription.is_empty());
         assert_eq!(told(&sotw(&mut subscription, &["A"], true)), names(&["A"]));
+    }
+
+    #[test]
+    fn what_is_wanted_is_known_since_when() {
+        let mut subscription = Subscription::default();
+        let mut ask = |names: &[&str], next_response| {
+            let context = Context { first: next_response == 1, legacy_wildcard: true, next_response };
+            subscription.apply(Asked::Sotw(&strings(names)), context, |name| Arc::from(name));
+            ["a", "b"].map(|name| subscription.covers(name).then(|| subscription.since(name)))
+        };
+        assert_eq!(ask(&[], 1), [Some(1), Some(1)]);
+        assert_eq!(ask(&["*", "a"], 2), [Some(1), Some(1)]);
+        assert_eq!(ask(&["a", "b"], 3), [Some(1), Some(1)], "it was wanted with everything");
+        assert_eq!(ask(&["a"], 4), [Some(1), None]);
+        assert_eq!(ask(&["a", "b"], 5), [Some(1), Some(5)]);
+        assert_eq!(ask(&["*"], 6), [Some(6), Some(6)]);
+
+        let mut subscription = Subscription::default();
+        delta(&mut subscription, &["*"], &[], Context { first: true, legacy_wildcard: true, next_response: 1 });
+        delta(&mut subscription, &["*"], &[], Context { first: false, legacy_wildcard: true, next_response: 2 });
+        assert_eq!(subscription.since("a"), 2, "to ask again is to have nothing");
     }
 
     #[test]
