@@ -10,10 +10,13 @@ use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::thresholds::R
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig, LbPolicy,
 };
-use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster, OutlierDetection};
+use envoy_types::pb::envoy::config::cluster::v3::{
+    CircuitBreakers, Cluster, OutlierDetection, UpstreamConnectionOptions,
+};
 use envoy_types::pb::envoy::config::core::v3::address::Address as AddressKind;
 use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
-use envoy_types::pb::envoy::config::core::v3::{HealthStatus, Metadata};
+use envoy_types::pb::envoy::config::core::v3::socket_option::Value as OptionValue;
+use envoy_types::pb::envoy::config::core::v3::{BindConfig, HealthStatus, Metadata, SocketOption, TcpKeepalive};
 use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::Policy;
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints};
@@ -32,6 +35,13 @@ use crate::service::{InstanceView, ServiceView, VersionView};
 
 /// A connection that takes longer is retried elsewhere: a container on this host's bridges answers within a millisecond.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A host that acknowledges nothing for so long is gone, however long its answers may take: the connection ends, and what may be
+/// repeated is asked elsewhere. Linux sends again four times meanwhile, so a lossy network does not look like one.
+const SILENT_FOR: Duration = Duration::from_secs(3);
+/// Seconds after which a connection that waits for an answer is asked whether it is still there, and from one such question to
+/// the next.
+const KEEPALIVE_S: u32 = 1;
 
 /// Envoy holds every CDS ACK until EDS is answered; the server answers at once, so this only bounds a fault.
 const EDS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -82,7 +92,29 @@ fn eds_cluster(name: &str) -> Cluster {
         common_lb_config: Some(no_panic()),
         outlier_detection: Some(outlier_detection()),
         circuit_breakers: Some(circuit_breakers()),
+        upstream_bind_config: Some(BindConfig { socket_options: vec![user_timeout()], ..BindConfig::default() }),
+        upstream_connection_options: Some(UpstreamConnectionOptions {
+            tcp_keepalive: Some(TcpKeepalive {
+                keepalive_time: uint32(KEEPALIVE_S),
+                keepalive_interval: uint32(KEEPALIVE_S),
+                keepalive_probes: uint32(3),
+            }),
+            ..UpstreamConnectionOptions::default()
+        }),
         ..Cluster::default()
+    }
+}
+
+/// `TCP_USER_TIMEOUT`, which bounds how long sent data and keepalive probes stay unacknowledged; Linux's numbers (tcp(7)).
+fn user_timeout() -> SocketOption {
+    const IPPROTO_TCP: i64 = 6;
+    const TCP_USER_TIMEOUT: i64 = 18;
+    SocketOption {
+        description: "TCP_USER_TIMEOUT".to_owned(),
+        level: IPPROTO_TCP,
+        name: TCP_USER_TIMEOUT,
+        value: Some(OptionValue::IntValue(i64::try_from(SILENT_FOR.as_millis()).unwrap_or(i64::MAX))),
+        ..SocketOption::default()
     }
 }
 

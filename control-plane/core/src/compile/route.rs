@@ -176,6 +176,10 @@ pub(super) fn policy(view: &ServiceView) -> Option<ServicePolicy> {
     })
 }
 
+/// How often another host is drawn when the one drawn was tried before. A host that answers nothing has nothing under way, so
+/// least-request draws it three times of four when there are two: five draws left one retry of six where it had failed.
+const DRAWS: i64 = 64;
+
 /// Two retries, never on a host that was tried. In a pool the retry may pick another version; in a rollout it must not (a
 /// stable client would see the canary), but a canary's retry leaves for stable, the second priority of its aggregate.
 fn retry_policy(split: &Split, retry_on: &str) -> RetryPolicy {
@@ -193,7 +197,7 @@ fn retry_policy(split: &Split, retry_on: &str) -> RetryPolicy {
         retry_on: retry_on.to_owned(),
         num_retries: uint32(2),
         retry_host_predicate: vec![previous_hosts],
-        host_selection_retry_max_attempts: 5,
+        host_selection_retry_max_attempts: DRAWS,
         retry_priority: matches!(split, Split::Rollout { .. }).then_some(previous_priorities),
         refresh_cluster_on_retry: matches!(split, Split::Pool { .. }),
         retry_back_off: Some(RetryBackOff {
