@@ -450,9 +450,12 @@ impl World {
             }
         }
         if got.resource_type == Cluster {
-            client
-                .told_gone
-                .extend(got.removed.iter().filter_map(|name| Some((*name, *self.changed_in.get(&(Cluster, *name))?))));
+            // State of the world says it by leaving it out.
+            let is_left_out =
+                |name: &&str| client.kind.variant == Variant::Sotw && !got.upserts.iter().any(|(it, _)| it == name);
+            let gone = got.removed.iter().copied().chain(NAMES.into_iter().filter(is_left_out));
+            let gone = gone.filter_map(|name| Some((name, *self.changed_in.get(&(Cluster, name))?)));
+            client.told_gone.extend(gone.collect::<Vec<_>>());
         }
         client.sent.extend(got.upserts.iter().map(|(name, content)| (got.resource_type, *name, *content)));
         client.inbox.push_back(got);
