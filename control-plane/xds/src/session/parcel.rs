@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::commit::{Encoded, Standing};
 use crate::resource::{Variant, Version};
+use crate::session::watch::OwedKey;
 
 /// From how many resources on sharing pays: below, a stream copies them as fast as it finds out that it need not. The
 /// tests, whose streams have few, share all they can.
@@ -46,8 +47,7 @@ pub(super) struct Position {
     pub(super) newcomer_upto: u64,
     /// The store's number.
     pub(super) sequence: u64,
-    /// The names that are owed, as a hash of where they are: all are the table's own.
-    pub(super) owed: u128,
+    pub(super) owed: OwedKey,
     pub(super) max_bytes: usize,
 }
 

@@ -6,6 +6,7 @@
 mod held_back;
 mod nack;
 mod news;
+mod owing;
 mod view;
 mod whole;
 
@@ -13,8 +14,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use indexmap::IndexSet;
 pub(super) use nack::Refused;
+pub(super) use owing::OwedKey;
+use owing::Owing;
 pub(super) use view::{Held, Tally};
 
 use crate::pace::Pace;
@@ -22,16 +24,13 @@ use crate::resource::{ResourceType, Variant, Version};
 use crate::session::Limits;
 use crate::session::acks::Acks;
 use crate::session::draft::Draft;
-use crate::session::parcel::{Position, SentUpsert, hash_of};
+use crate::session::parcel::{Position, SentUpsert};
 use crate::session::refusals::Refusals;
 use crate::store::table::{Entry, Table, Tables};
 use crate::subscription::{Owed, Subscription};
 
 /// How many responses may stay unanswered, each overdue but the last, before the oldest is forgotten.
 const MAX_UNANSWERED: usize = 4;
-
-/// Names that are owed, each once.
-type Owing = IndexSet<Arc<str>, foldhash::fast::RandomState>;
 
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -212,7 +211,7 @@ impl Watch {
                     // It accepted that, perhaps before there was this process to note it.
                     entry.offered().standing.accept();
                     let is_withheld = entry.offered().version != entry.version();
-                    if let Some(name) = self.owed.swap_take(name.as_str()).filter(|_| is_withheld) {
+                    if let Some(name) = self.owed.take(name).filter(|_| is_withheld) {
                         self.held_back.insert(name, entry.version());
                     }
                 }
@@ -261,6 +260,9 @@ impl Watch {
             self.cursor = 0;
             self.newcomer_upto = sequence;
             self.must_answer = true;
+        }
+        if let Some(list) = &owed.list {
+            self.owed.insert_list(list);
         }
         self.owed.extend(owed.names);
     }
@@ -325,7 +327,7 @@ impl Watch {
             from: self.cursor,
             newcomer_upto: self.newcomer_upto,
             sequence: scene.tables.sequence(),
-            owed: hash_of(self.owed.iter()),
+            owed: self.owed.key(),
             max_bytes: scene.limits.max_response_bytes,
         })
     }
@@ -335,7 +337,7 @@ impl Watch {
     fn changes<'a>(&self, tables: &Tables, table: &'a Table) -> Vec<(&'a Arc<str>, &'a Entry)> {
         let subscription = &self.subscription;
         let most = usize::try_from(tables.sequence().saturating_sub(self.cursor)).unwrap_or(usize::MAX);
-        if subscription.is_wildcard() || subscription.names().len() >= most {
+        if subscription.is_wildcard() || subscription.len() >= most {
             return table.changes_after(self.cursor).filter(|(name, _)| subscription.covers(name)).collect();
         }
         let mut changes: Vec<_> = subscription.names().filter_map(|name| table.get_with_name(name)).collect();

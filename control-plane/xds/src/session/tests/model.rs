@@ -298,7 +298,8 @@ impl World {
             let (all, names) = client.interest.entry(interest.resource_type).or_default();
             *all = interest.everything;
             names.retain(|name| !interest.lost.iter().any(|lost| **lost == **name));
-            names.extend(interest.gained.iter().map(ToString::to_string));
+            let listed = interest.list.iter().flat_map(|list| list.names());
+            names.extend(listed.chain(&interest.gained).map(ToString::to_string));
         }
         for (resource_type, wanted) in &client.wanted {
             let (all, names) = client.interest.get(resource_type).cloned().unwrap_or_default();

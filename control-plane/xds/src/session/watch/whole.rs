@@ -7,7 +7,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::session::draft::Draft;
-use crate::session::watch::{Owing, Scene, Watch};
+use crate::session::watch::owing::Owing;
+use crate::session::watch::{Scene, Watch};
 use crate::store::table::{Entry, Table, Tombstone};
 
 /// What is due.
