@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 /// its own. The tests, whose streams have few, share all they can.
 const WORTHWHILE: usize = if cfg!(test) { 1 } else { 64 };
 
+/// Of how many lists one remembers that they have nothing in common with it.
+const APART: usize = 8;
+
 /// How many lists are looked through, of each type. One that is pushed out stays with those who have it.
 const LISTS: usize = 64;
 
@@ -20,6 +23,8 @@ pub(crate) struct NameList {
     by_hash: Box<[(u32, u32)]>,
     digest: u64,
     bytes: usize,
+    /// Lists that are known to have no name with this one in common, by number: the newest of them.
+    apart: Mutex<Vec<u64>>,
 }
 
 /// The lists that streams have now.
@@ -46,7 +51,7 @@ impl NameList {
         let mut by_hash = by_hash?;
         by_hash.sort_unstable();
         let bytes = names.iter().map(|name| name.len()).sum();
-        let list = Self { id: 0, names, by_hash, digest, bytes };
+        let list = Self { id: 0, names, by_hash, digest, bytes, apart: Mutex::default() };
         // Of two that are the same the second is not found.
         let is_first = |(nth, name): (usize, &Arc<str>)| list.find(hash(name), name) == at(nth);
         list.names.iter().enumerate().all(is_first).then_some(list)
@@ -76,7 +81,24 @@ impl NameList {
         same.map(|(_, at)| *at).find(|at| **self.get(*at) == *name)
     }
 
-    fn is_of(&self, names: &[String]) -> bool {
+    /// Whether the two have no name in common.
+    pub(crate) fn is_apart_from(&self, other: &Self) -> bool {
+        let apart = || self.apart.lock().unwrap_or_else(PoisonError::into_inner);
+        if apart().contains(&other.id) {
+            return true;
+        }
+        let is_apart = other.by_hash.iter().all(|(hash, at)| self.find(*hash, other.get(*at)).is_none());
+        if is_apart {
+            let mut apart = apart();
+            if apart.len() == APART {
+                apart.remove(0);
+            }
+            apart.push(other.id);
+        }
+        is_apart
+    }
+
+    fn is_of(&self, names: &[&str]) -> bool {
         self.names.len() == names.len() && self.names.iter().zip(names).all(|(one, other)| **one == **other)
     }
 }
@@ -84,8 +106,8 @@ impl NameList {
 impl NameLists {
     /// The list of these names, as another stream has it or made for those to come; `None` if it is not worth it, or if
     /// they are not just names, each once.
-    pub(crate) fn share(&self, names: &[String], intern: impl Fn(&str) -> Arc<str>) -> Option<Arc<NameList>> {
-        if names.len() < WORTHWHILE || names.iter().any(|name| name.is_empty() || name == "*") {
+    pub(crate) fn share(&self, names: &[&str], intern: impl Fn(&str) -> Arc<str>) -> Option<Arc<NameList>> {
+        if names.len() < WORTHWHILE || names.iter().any(|name| name.is_empty() || *name == "*") {
             return None;
         }
         let digest = names.iter().fold(0_u64, |digest, name| {
@@ -118,14 +140,10 @@ impl NameLists {
 mod tests {
     use super::*;
 
-    fn strings(names: &[&str]) -> Vec<String> {
-        names.iter().copied().map(str::to_owned).collect()
-    }
-
     #[test]
     fn who_asks_for_the_same_has_the_same_list() {
         let lists = NameLists::default();
-        let share = |names: &[&str]| lists.share(&strings(names), |name| Arc::from(name));
+        let share = |names: &[&str]| lists.share(names, |name| Arc::from(name));
         let first = share(&["b", "a", "c"]).unwrap();
         assert!(Arc::ptr_eq(&first, &share(&["b", "a", "c"]).unwrap()));
         assert_ne!(first.id(), share(&["a", "b", "c"]).unwrap().id());
@@ -142,7 +160,7 @@ mod tests {
     fn what_is_more_or_less_than_a_list_of_names_is_not_shared() {
         let lists = NameLists::default();
         for names in [&[][..], &["a", ""], &["a", "*"], &["a", "b", "a"]] {
-            assert!(lists.share(&strings(names), |name| Arc::from(name)).is_none(), "{names:?}");
+            assert!(lists.share(names, |name| Arc::from(name)).is_none(), "{names:?}");
         }
     }
 
@@ -150,10 +168,22 @@ mod tests {
     fn lists_that_nobody_has_are_forgotten() {
         let lists = NameLists::default();
         let kept: Vec<_> =
-            (0..=LISTS).map(|n| lists.share(&[n.to_string()], |name| Arc::from(name)).unwrap()).collect();
+            (0..=LISTS).map(|n| lists.share(&[&n.to_string()], |name| Arc::from(name)).unwrap()).collect();
         assert_eq!(lists.shelf().lists.len(), LISTS);
         drop(kept);
-        lists.share(&["a".to_owned()], |name| Arc::from(name)).unwrap();
+        lists.share(&["a"], |name| Arc::from(name)).unwrap();
         assert_eq!(lists.shelf().lists.len(), 1);
+    }
+
+    #[test]
+    fn lists_with_a_name_in_common_are_told_from_others_whichever_is_asked() {
+        let lists = NameLists::default();
+        let share = |names: &[&str]| lists.share(names, |name| Arc::from(name)).unwrap();
+        let (one, other, both) = (share(&["a", "b"]), share(&["c", "d", "e"]), share(&["e", "a"]));
+        for _ in 0..2 {
+            assert!(one.is_apart_from(&other) && other.is_apart_from(&one));
+            assert!(!one.is_apart_from(&both) && !both.is_apart_from(&other));
+        }
+        assert_eq!(*one.apart.lock().unwrap(), [other.id]);
     }
 }

@@ -8,6 +8,10 @@ use crate::names::{NameList, hash};
 /// The name that stands for everything.
 const WILDCARD: &str = "*";
 
+/// How many lists a stream shares: each is looked through for a name. Clusters come in a few long responses, and the names of
+/// their endpoints in as many requests.
+const LISTS: usize = 8;
+
 /// Up to so many new names are put in their places one by one; more are sorted in.
 const FEW: usize = 8;
 
@@ -19,8 +23,11 @@ pub(crate) struct Subscription {
     has_named: bool,
     /// The number of the first response that can have carried everything.
     wildcard_since: u32,
-    /// The names of the first request, as other streams have them, too.
-    shared: Option<Shared>,
+    /// The names of some requests, as other streams have them, too. No two of these lists have a name in common, nor have
+    /// they with what is the stream's own, but for what was dropped from them.
+    shared: Vec<Shared>,
+    /// Whether a list was given up: what others know of it may still count, and so no more lists are taken.
+    has_parted: bool,
     /// The others, in order of their hashes: numbers are compared faster than texts, and nobody needs the order of the
     /// alphabet.
     own: Vec<Named>,
@@ -53,7 +60,8 @@ fn kept(number: u64) -> u32 {
 /// Where a name stands.
 #[derive(Clone, Copy, Debug)]
 enum Place {
-    Shared(u32),
+    /// In which list, and where there.
+    Shared(usize, u32),
     Own(usize),
 }
 
@@ -131,22 +139,11 @@ impl Subscription {
         asked: Asked<'_>,
         context: Context,
         intern: impl Fn(&str) -> Arc<str>,
-        share: impl FnOnce(&[String]) -> Option<Arc<NameList>>,
+        share: impl Fn(&[&str]) -> Option<Arc<NameList>>,
     ) -> Owed {
-        let (Asked::Delta { subscribe: names, .. } | Asked::Sotw(names)) = asked;
-        let is_all = !matches!(asked, Asked::Delta { unsubscribe, .. } if !unsubscribe.is_empty());
-        if context.first
-            && is_all
-            && let Some(list) = share(names)
-        {
-            self.has_named = true;
-            self.shared =
-                Some(Shared { list: Arc::clone(&list), since: kept(context.next_response), dropped: Vec::new() });
-            return Owed { list: Some(list), ..Owed::default() };
-        }
         match asked {
-            Asked::Delta { subscribe, unsubscribe } => self.apply_delta(subscribe, unsubscribe, context, intern),
-            Asked::Sotw(names) => self.apply_sotw(names, context, intern),
+            Asked::Delta { subscribe, unsubscribe } => self.apply_delta(subscribe, unsubscribe, context, intern, share),
+            Asked::Sotw(names) => self.apply_sotw(names, context, intern, share),
         }
     }
 
@@ -157,8 +154,13 @@ impl Subscription {
         unsubscribe: &[String],
         context: Context,
         intern: impl Fn(&str) -> Arc<str>,
+        share: impl Fn(&[&str]) -> Option<Arc<NameList>>,
     ) -> Owed {
         let mut owed = Owed::default();
+        let asked: Vec<&str> = subscribe.iter().map(String::as_str).collect();
+        if unsubscribe.is_empty() && self.add_list(&asked, context.next_response, share, &mut owed) {
+            return owed;
+        }
 
         // "(legacy behavior) the request must have no resources in both resource_names_subscribe and
         // resource_names_unsubscribe" - "the server should treat that identically to how it would treat the client
@@ -168,8 +170,8 @@ impl Subscription {
         }
 
         let mut wanted = Vec::with_capacity(subscribe.len());
-        for name in subscribe {
-            match name.as_str() {
+        for name in asked {
+            match name {
                 // A name that no resource has, sent by some clients for "no names".
                 "" => {}
                 WILDCARD => {
@@ -215,7 +217,13 @@ impl Subscription {
 
     /// "each request must contain the full list of resource names being subscribed to": what is missing is wanted no
     /// more, and only what is new has to be sent.
-    fn apply_sotw(&mut self, names: &[String], context: Context, intern: impl Fn(&str) -> Arc<str>) -> Owed {
+    fn apply_sotw(
+        &mut self,
+        names: &[String],
+        context: Context,
+        intern: impl Fn(&str) -> Arc<str>,
+        share: impl Fn(&[&str]) -> Option<Arc<NameList>>,
+    ) -> Owed {
         let mut owed = Owed::default();
         // "if the client sends a request for a given resource type but has never explicitly subscribed to any resource
         // names (i.e., in SotW, all requests on the stream for that resource type have had an empty resource_names
@@ -233,29 +241,57 @@ impl Subscription {
         self.wildcard = wildcard;
 
         let listed = names.iter().map(String::as_str).filter(|name| !name.is_empty() && *name != WILDCARD);
-        let mut kept_shared = vec![false; self.shared.as_ref().map_or(0, |shared| shared.list.names().len())];
+        let of_list = |shared: &Shared| {
+            let mut kept = vec![false; shared.list.names().len()];
+            shared.dropped.iter().for_each(|at| kept[*at as usize] = true);
+            kept
+        };
+        let mut kept_shared: Vec<Vec<bool>> = self.shared.iter().map(of_list).collect();
         let mut kept_own = vec![false; self.own.len()];
         let mut new = Vec::new();
         for name in listed {
             match self.place(name) {
-                Some(Place::Shared(at)) => kept_shared[at as usize] = true,
+                Some(Place::Shared(list, at)) => kept_shared[list][at as usize] = true,
                 Some(Place::Own(at)) => kept_own[at] = true,
                 None => new.push(name),
             }
         }
-        for at in self.shared.iter().flat_map(|shared| &shared.dropped) {
-            kept_shared[*at as usize] = true;
-        }
-        let of_shared = (0..).zip(kept_shared).filter(|(_, kept)| !kept).map(|(at, _)| Place::Shared(at));
+        let of_shared = kept_shared.into_iter().enumerate().flat_map(|(list, kept)| {
+            (0..).zip(kept).filter(|(_, kept)| !kept).map(move |(at, _)| Place::Shared(list, at))
+        });
         let of_own = kept_own.into_iter().enumerate().filter(|(_, kept)| !kept).map(|(at, _)| Place::Own(at));
         let lost = of_shared.chain(of_own).collect();
         self.drop_at(lost, &mut owed.lost);
         // "the server must resend any newly requested resources, even if it previously sent those resources [...] and
         // the resources have not changed since that time".
+        if self.add_list(&new, since, share, &mut owed) {
+            return owed;
+        }
         let new: Vec<Arc<str>> = new.into_iter().map(intern).collect();
         self.add(&new, since, &mut owed.gained);
         owed.names = new;
         owed
+    }
+
+    /// Adds names as a list that other streams have, too, if there is one; `false` if not, or if any was wanted before.
+    fn add_list(
+        &mut self,
+        names: &[&str],
+        since: u64,
+        share: impl Fn(&[&str]) -> Option<Arc<NameList>>,
+        owed: &mut Owed,
+    ) -> bool {
+        if self.has_parted || self.shared.len() == LISTS {
+            return false;
+        }
+        let Some(list) = share(names) else { return false };
+        let is_new = self.own.iter().all(|own| list.find(own.hash, &own.name).is_none())
+            && self.shared.iter().all(|shared| shared.list.is_apart_from(&list));
+        if is_new {
+            self.shared.push(Shared { list: Arc::clone(&list), since: kept(since), dropped: Vec::new() });
+            owed.list = Some(list);
+        }
+        is_new
     }
 
     /// Adds names, or makes those that are there count as new; tells which were not there, each once.
@@ -265,7 +301,7 @@ impl Subscription {
         for name in names {
             match self.place(name) {
                 Some(Place::Own(at)) => self.own[at].since = since,
-                Some(Place::Shared(at)) => moved.push(at),
+                Some(Place::Shared(list, at)) => moved.push((list, at)),
                 None => new.push(Named::new(name, since)),
             }
         }
@@ -295,7 +331,7 @@ impl Subscription {
         let (mut of_shared, mut of_own) = (Vec::new(), Vec::new());
         for place in places {
             match place {
-                Place::Shared(at) => of_shared.push(at),
+                Place::Shared(list, at) => of_shared.push((list, at)),
                 Place::Own(at) => of_own.push(at),
             }
         }
@@ -313,31 +349,35 @@ impl Subscription {
     }
 
     /// Takes names out of what is shared, and tells each.
-    fn own_now(&mut self, mut places: Vec<u32>, mut tell: impl FnMut(&Arc<str>)) {
-        let Some(shared) = self.shared.as_mut().filter(|_| !places.is_empty()) else { return };
+    fn own_now(&mut self, mut places: Vec<(usize, u32)>, mut tell: impl FnMut(&Arc<str>)) {
         places.sort_unstable();
         places.dedup();
-        places.iter().for_each(|at| tell(shared.list.get(*at)));
-        shared.dropped.append(&mut places);
-        shared.dropped.sort_unstable();
+        for of_list in places.chunk_by(|(one, _), (other, _)| one == other) {
+            let shared = &mut self.shared[of_list[0].0];
+            of_list.iter().for_each(|(_, at)| tell(shared.list.get(*at)));
+            shared.dropped.extend(of_list.iter().map(|(_, at)| *at));
+            shared.dropped.sort_unstable();
+        }
     }
 
-    /// Ends the sharing when little is left that is the same.
+    /// Gives up the lists of which little is left that is the same.
     fn share_no_more(&mut self) {
         let is_little = |shared: &mut Shared| shared.dropped.len() * 2 > shared.list.names().len();
-        if let Some(shared) = self.shared.take_if(is_little) {
+        for shared in self.shared.extract_if(.., is_little) {
+            self.has_parted = true;
             self.own.extend(shared.names().map(|name| Named::new(name, shared.since)));
             self.own.sort_unstable_by(Named::order);
         }
     }
 
     fn place(&self, name: &str) -> Option<Place> {
-        if self.own.is_empty() && self.shared.is_none() {
+        if self.own.is_empty() && self.shared.is_empty() {
             return None;
         }
         let hash = hash(name);
         let own = self.own.binary_search_by(|it| it.hash.cmp(&hash).then_with(|| (*it.name).cmp(name)));
-        let shared = || self.shared.as_ref()?.find(hash, name).map(Place::Shared);
+        let mut shared = self.shared.iter().enumerate();
+        let shared = || shared.find_map(|(list, shared)| Some(Place::Shared(list, shared.find(hash, name)?)));
         own.ok().map(Place::Own).or_else(shared)
     }
 
@@ -366,15 +406,15 @@ impl Subscription {
 
     /// How many those are.
     pub(crate) fn len(&self) -> usize {
-        self.shared.as_ref().map_or(0, Shared::len) + self.own.len()
+        self.shared.iter().map(Shared::len).sum::<usize>() + self.own.len()
     }
 
     /// The number of the first response that can have carried this name, which is wanted.
     pub(crate) fn since(&self, name: &str) -> u64 {
         let everything = self.wildcard.then_some(self.wildcard_since);
-        let named = self.place(name).and_then(|place| match place {
-            Place::Shared(_) => Some(self.shared.as_ref()?.since),
-            Place::Own(at) => Some(self.own[at].since),
+        let named = self.place(name).map(|place| match place {
+            Place::Shared(list, _) => self.shared[list].since,
+            Place::Own(at) => self.own[at].since,
         });
         everything.into_iter().chain(named).min().unwrap_or_default().into()
     }

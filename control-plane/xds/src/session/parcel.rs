@@ -5,11 +5,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::{Bytes, BytesMut};
-use xxhash_rust::xxh3::Xxh3;
 
 use crate::commit::{Encoded, Standing};
 use crate::resource::{Variant, Version};
-use crate::session::watch::OwedKey;
 
 /// From how many resources on sharing pays: below, a stream copies them as fast as it finds out that it need not. The
 /// tests, whose streams have few, share all they can.
@@ -47,7 +45,8 @@ pub(super) struct Position {
     pub(super) newcomer_upto: u64,
     /// The store's number.
     pub(super) sequence: u64,
-    pub(super) owed: OwedKey,
+    /// A hash of which names are owed.
+    pub(super) owed: u128,
     pub(super) max_bytes: usize,
 }
 
@@ -118,13 +117,4 @@ impl Parcels {
     pub(crate) fn let_go(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).kept.clear();
     }
-}
-
-/// A hash of which names these are. Names of the table are known by where they are, and streams share those.
-pub(super) fn hash_of<'a>(names: impl Iterator<Item = &'a Arc<str>>) -> u128 {
-    let mut hash = Xxh3::new();
-    for name in names {
-        hash.update(&name.as_ptr().addr().to_ne_bytes());
-    }
-    hash.digest128()
 }

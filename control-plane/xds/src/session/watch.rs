@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) use nack::Refused;
-pub(super) use owing::OwedKey;
 use owing::Owing;
 pub(super) use view::{Held, Tally};
 
@@ -327,7 +326,7 @@ impl Watch {
             from: self.cursor,
             newcomer_upto: self.newcomer_upto,
             sequence: scene.tables.sequence(),
-            owed: self.owed.key(),
+            owed: self.owed.digest(),
             max_bytes: scene.limits.max_response_bytes,
         })
     }

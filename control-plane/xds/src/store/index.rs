@@ -192,7 +192,7 @@ mod tests {
     /// A stream and what it says.
     #[derive(Clone, Debug)]
     enum Step {
-        /// Names, by number, of its first request.
+        /// Names, by number, of a list.
         Lists(usize, BTreeSet<usize>),
         Gains(usize, usize),
         Loses(usize, usize),
@@ -204,7 +204,7 @@ mod tests {
         let (stream, name) = (0..STREAMS, 0..NAMES.len());
         prop_oneof![
             // Few different lists: they are to be shared.
-            3 => (stream.clone(), prop::sample::select(vec![vec![0, 1, 2], vec![1, 2, 3, 4], vec![0]]))
+            3 => (stream.clone(), prop::sample::select(vec![vec![0, 1, 2], vec![1, 2, 3, 4], vec![3, 4], vec![5]]))
                 .prop_map(|(stream, names)| Step::Lists(stream, names.into_iter().collect())),
             4 => (stream.clone(), name.clone()).prop_map(|(stream, name)| Step::Gains(stream, name)),
             4 => (stream.clone(), name).prop_map(|(stream, name)| Step::Loses(stream, name)),
@@ -217,8 +217,9 @@ mod tests {
     struct Stream {
         client: Arc<Client>,
         place: Place,
-        has_asked: bool,
         wants: BTreeSet<&'static str>,
+        /// What its lists have, wanted or not.
+        listed: BTreeSet<&'static str>,
     }
 
     fn join(index: &mut Index, clients: &Clients, view: &Arc<View>) -> Stream {
@@ -226,7 +227,7 @@ mod tests {
         let limits = ServerConfig::default().limits();
         let client = clients.connect(Arc::clone(view), Node::default(), protocol, None, limits, Duration::ZERO);
         let place = index.join(Arc::clone(&client));
-        Stream { client, place, has_asked: false, wants: BTreeSet::new() }
+        Stream { client, place, wants: BTreeSet::new(), listed: BTreeSet::new() }
     }
 
     proptest! {
@@ -239,9 +240,14 @@ mod tests {
             let nothing = || Interest { resource_type: of, everything: false, list: None, gained: vec![], lost: vec![] };
             for step in steps {
                 let (at, interest) = match step {
-                    Step::Lists(at, names) if !streams[at].has_asked => {
-                        streams[at].wants = names.into_iter().map(|name| NAMES[name]).collect();
-                        let names: Vec<_> = streams[at].wants.iter().map(ToString::to_string).collect();
+                    Step::Lists(at, names) => {
+                        let names: Vec<_> = names.into_iter().map(|name| NAMES[name]).collect();
+                        let stream = &mut streams[at];
+                        if names.iter().any(|name| stream.listed.contains(name) || stream.wants.contains(name)) {
+                            continue;
+                        }
+                        stream.listed.extend(&names);
+                        stream.wants.extend(&names);
                         (at, Interest { list: lists.share(&names, |name| Arc::from(name)), ..nothing() })
                     }
                     Step::Gains(at, name) if streams[at].wants.insert(NAMES[name]) => {
@@ -259,9 +265,8 @@ mod tests {
                         index.clean();
                         continue;
                     }
-                    Step::Lists(..) | Step::Gains(..) | Step::Loses(..) => continue,
+                    Step::Gains(..) | Step::Loses(..) => continue,
                 };
-                streams[at].has_asked = true;
                 index.change(streams[at].place, interest);
                 for name in NAMES {
                     for stream in &streams {

@@ -296,7 +296,7 @@ impl Table {
     }
 
     /// The list of these names, if streams share it.
-    pub(crate) fn share(&self, names: &[String]) -> Option<Arc<NameList>> {
+    pub(crate) fn share(&self, names: &[&str]) -> Option<Arc<NameList>> {
         self.lists.share(names, |name| self.intern(name))
     }
 

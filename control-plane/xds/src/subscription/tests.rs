@@ -214,7 +214,7 @@ proptest! {
             let context = Context { first, legacy_wildcard: true, next_response };
             let intern = |name: &str| Arc::from(name);
             let one = sharing.apply(asked, context, intern, |names| lists.share(names, intern));
-            prop_assert!(!first || one.list.is_none() || sharing.shared.is_some());
+            prop_assert_eq!(one.list.is_some() && !sharing.has_parted, one.list.is_some());
             let other = alone.apply(asked, context, intern, |_| None);
             prop_assert_eq!(outcome(one), outcome(other));
             prop_assert_eq!((sharing.is_wildcard(), sharing.len()), (alone.is_wildcard(), alone.len()));
