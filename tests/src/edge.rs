@@ -5,7 +5,6 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::Path,
-    process::Command,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
@@ -18,6 +17,7 @@ use crate::{
     engine::{Engine, Spec},
     envoy::{Envoy, Options},
     load::{Ask, Load, Report},
+    namespace::{self, Namespace},
     poll::{SOON, until},
     ports,
     process::Process,
@@ -44,7 +44,7 @@ pub fn host(service: &str) -> String {
     format!("{service}.localhost")
 }
 
-/// The sample backend as a process on loopback, for files to name.
+/// The sample backend as a process, for files to name.
 pub struct Local {
     pub process: Process,
     pub address: SocketAddr,
@@ -54,8 +54,18 @@ pub struct Local {
 impl Local {
     /// Starts it and waits until it answers; it says that it is this version of this service.
     pub async fn start(service: &str, version: &str) -> Result<Self> {
-        let (directory, address) = (tempfile::tempdir()?, ports::free()?);
-        let mut command = Command::new(tidegate::locate_sample()?);
+        Self::start_at(ports::free()?, None, service, version).await
+    }
+
+    /// The same beyond the cable of a namespace.
+    pub async fn start_in(namespace: &Namespace, service: &str, version: &str) -> Result<Self> {
+        let address = SocketAddr::new(namespace.address(), ports::free()?.port());
+        Self::start_at(address, Some(&namespace.name()), service, version).await
+    }
+
+    async fn start_at(address: SocketAddr, namespace: Option<&str>, service: &str, version: &str) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let mut command = namespace::command(namespace, tidegate::locate_sample()?);
         command.env("ADDRESS", address.ip().to_string()).env("PORT", address.port().to_string());
         command.env("SERVICE", service).env("VERSION", version);
         let mut process = Process::spawn("sample", &mut command, directory.path())?;

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::{
     client::{Answer, Endpoint, Request},
+    namespace,
     poll::{self, SOON},
     process::{self, Process},
 };
@@ -87,14 +88,7 @@ impl Envoy {
     pub async fn start_with(bootstrap: &str, options: &Options) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let admin_file = directory.path().join("admin-address");
-        let mut command = match &options.namespace {
-            Some(namespace) => {
-                let mut command = Command::new("ip");
-                command.args(["netns", "exec", namespace]).arg(locate()?);
-                command
-            }
-            None => Command::new(locate()?),
-        };
+        let mut command = namespace::command(options.namespace.as_deref(), locate()?);
         // Without hot restart there is no shared memory, and so no base id to choose and nothing to leave behind.
         command.args(["--disable-hot-restart", "--concurrency", &options.concurrency.to_string()]);
         command.args(["--log-level", &options.log_level, "-c"]).arg(write(&directory, bootstrap)?);

@@ -2,6 +2,7 @@
 //! The cable can be cut so that neither end hears of it. Needs root.
 
 use std::{
+    ffi::OsStr,
     fs,
     net::{IpAddr, Ipv4Addr},
     path::Path,
@@ -15,6 +16,14 @@ use crate::run::{self, RunId};
 
 /// What the host's ends are named, with the number of their range.
 const DEVICE: &str = "tgv";
+
+/// A program that is to run in the namespace of that name, or on this machine itself.
+pub fn command(namespace: Option<&str>, program: impl AsRef<OsStr>) -> Command {
+    let Some(namespace) = namespace else { return Command::new(program) };
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace]).arg(program);
+    command
+}
 
 /// Removed on drop, with what is left of the processes' connections.
 pub struct Namespace {
@@ -40,7 +49,7 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// For `ip netns exec`.
+    /// As [`command`] takes it.
     pub fn name(&self) -> String {
         format!("tidegate-tests-{}", self.number)
     }

@@ -61,13 +61,18 @@ async fn nothing_is_routed_before_it_is_ready() -> Result<()> {
     edge.answers(&host(&service), 200).await?;
 
     let late = engine.run(backend(&service, "v2").env("READY_AFTER_MS", "3000")).await?;
+    let mut judged = 0;
     loop {
         let report = served(&edge, &service, 200).await?;
-        if late.get("/ready").await.is_ok_and(|answer| answer.status == 200) {
-            break;
+        // On a busy machine it may give no answer at all, which tells nothing of the requests before.
+        match late.get("/ready").await.map(|answer| answer.status) {
+            Ok(200) => break,
+            Ok(_) => only_by(&report, &first)?,
+            Err(_) => continue,
         }
-        only_by(&report, &first)?;
+        judged += 1;
     }
+    ensure!(judged > 0, "it was ready before it was looked at");
     until(SOON, "an answer of the late one", async || {
         let version = edge.get(&host(&service)).await?.version().map(ToOwned::to_owned);
         ensure!(version.as_deref() == Some("v2"), "{version:?}");

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::traffic::{Protocol, Traffic};
 use crate::{Problem, ServiceName, Timestamp, VersionName};
 
 /// One run of one container behind one port. A run that ended never comes back: another start of the same container has
@@ -209,6 +210,11 @@ pub struct Membership {
     pub version: VersionName,
     /// Hosts and path.
     pub claim: Claim,
+    /// What its instances understand.
+    pub protocol: Protocol,
+    /// How they are to be asked.
+    #[serde(skip)]
+    pub traffic: Traffic,
 }
 
 /// One instance of a service, as its provider sees it.

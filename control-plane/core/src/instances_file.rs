@@ -11,6 +11,7 @@ use crate::config::Place;
 use crate::config::reader::{Document, Reader};
 use crate::config::tree::{self, Node, Value};
 use crate::instance::{Check, Claim, DEFAULT_DRAIN, Discovered, Hint, Instance, InstanceId, Membership, Phase};
+use crate::traffic::{Protocol, Traffic};
 use crate::words::{Fault, Words};
 use crate::{Code, Problem, ProviderName, ServiceName, Timestamp, VersionName};
 
@@ -23,7 +24,20 @@ const MAX_PROBLEMS: usize = 100;
 /// On what network the address of an entry holds: that of the machine.
 const NETWORK: &str = "host";
 
-const KEYS: [&str; 8] = ["service", "version", "name", "host", "path", "address", "check", "drain"];
+const KEYS: [&str; 12] = [
+    "service",
+    "version",
+    "name",
+    "host",
+    "path",
+    "address",
+    "check",
+    "drain",
+    "protocol",
+    "timeout",
+    "retry",
+    "slowstart",
+];
 const CHECK: [&str; 6] = ["type", "path", "interval", "timeout", "rise", "fall"];
 
 const ENTRY: Document = Document {
@@ -59,6 +73,10 @@ pub struct Entry {
     pub name: String,
     /// Hosts and path.
     pub claim: Claim,
+    /// What it understands.
+    pub protocol: Protocol,
+    /// How it is to be asked.
+    pub traffic: Traffic,
     /// How it is checked.
     pub check: Check,
     /// How long requests in flight may take once it is being stopped.
@@ -129,6 +147,8 @@ impl Entry {
                 service: service.clone(),
                 version: version.clone(),
                 claim: self.claim.clone(),
+                protocol: self.protocol,
+                traffic: self.traffic,
             }],
             instances: vec![instance],
             problems: Vec::new(),
@@ -236,7 +256,7 @@ impl Reader<'_> {
 
         let mut places: BTreeMap<&str, Place> = key("host").map(|node| ("host", node.place)).into_iter().collect();
         let mut said = Vec::new();
-        let words = ["path", "drain"].map(|word| (word, key(word)));
+        let words = ["path", "drain", "protocol", "timeout", "retry", "slowstart"].map(|word| (word, key(word)));
         let of_check = CHECK_WORDS.map(|word| (word, check.get(word.trim_start_matches("check.")).copied()));
         for (word, node) in words.into_iter().chain(of_check) {
             if let Some(node) = node
@@ -250,13 +270,22 @@ impl Reader<'_> {
         let claim = self.sound(words.claim(hosts), &places);
         let check = self.sound(words.check(None), &places);
         let drain = self.sound(words.duration("drain", DEFAULT_DRAIN).map_err(|fault| vec![fault]), &places);
-        match (service, version, address, claim, check, drain) {
-            (Some(service), Some(version), Some(address), Some(claim), Some(check), Some(drain))
-                if self.problems.len() == before =>
-            {
+        let protocol = self.sound(words.protocol().map_err(|fault| vec![fault]), &places);
+        let traffic = self.sound(words.traffic(), &places);
+        let asked = protocol.zip(traffic);
+        match (service, version, address, claim, asked, check, drain) {
+            (
+                Some(service),
+                Some(version),
+                Some(address),
+                Some(claim),
+                Some((protocol, traffic)),
+                Some(check),
+                Some(drain),
+            ) if self.problems.len() == before => {
                 let id = EntryId { service, version, address };
                 let name = name.map_or_else(|| id.to_string(), |name| name.as_str().to_owned());
-                Ok(Entry { id, name, claim, check, drain })
+                Ok(Entry { id, name, claim, protocol, traffic, check, drain })
             }
             (service, version, address, ..) => Err(Unclear { service, version, address }),
         }

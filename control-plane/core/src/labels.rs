@@ -49,6 +49,10 @@ pub const SCHEMA: &[(&str, &str)] = &[
     ("tidegate.check.timeout", "how long one check may take; else 1s"),
     ("tidegate.check.rise", "successes in a row to become ready again; else 2"),
     ("tidegate.check.fall", "failures in a row to become not ready; else 2"),
+    ("tidegate.protocol", "http1, h2c, grpc or https; else http1"),
+    ("tidegate.timeout", "how long a try may take until its answer begins; else no limit"),
+    ("tidegate.retry", "safe, off or all; else safe"),
+    ("tidegate.slowstart", "how long a newcomer takes to get its full share; else none"),
     (DRAIN, "how long it may go on after it was told to stop; else Docker's stop timeout"),
 ];
 

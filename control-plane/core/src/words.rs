@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::instance::{Check, CheckKind, Claim};
+use crate::traffic::{Protocol, Retry, Traffic};
 use crate::{duration, suggest};
 
 /// What a duration may be.
@@ -135,10 +136,43 @@ impl<'a> Words<'a> {
         }
     }
 
+    /// `protocol`.
+    pub(crate) fn protocol(&self) -> Result<Protocol, Fault> {
+        Ok(self.one_of("protocol", &Protocol::WORDS)?.unwrap_or_default())
+    }
+
+    /// `timeout`, `retry` and `slowstart`.
+    pub(crate) fn traffic(&self) -> Result<Traffic, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let mut keep = |fault| faults.push(fault);
+        let timeout = self.duration_said("timeout").map_err(&mut keep);
+        let retry = self.one_of("retry", &Retry::WORDS).map_err(&mut keep);
+        let slow_start = self.duration_said("slowstart").map_err(&mut keep);
+        match (timeout, retry, slow_start) {
+            (Ok(timeout), Ok(retry), Ok(slow_start)) => Ok(Traffic { timeout, retry, slow_start }),
+            _ => Err(faults),
+        }
+    }
+
+    /// What one of these words stands for.
+    fn one_of<T: Copy>(&self, word: &'static str, known: &[(&'static str, T)]) -> Result<Option<T>, Fault> {
+        let Some(text) = self.get(word) else { return Ok(None) };
+        if let Some((_, meant)) = known.iter().find(|(name, _)| *name == text) {
+            return Ok(Some(*meant));
+        }
+        let names = || known.iter().map(|(name, _)| *name);
+        let cure = suggest::did_you_mean(text, names(), || format!("use {}", listed(names())));
+        Err(Fault::new(word, format!("there is no {word} {text:?}"), cure))
+    }
+
     pub(crate) fn duration(&self, word: &'static str, default: Duration) -> Result<Duration, Fault> {
-        let Some(text) = self.get(word) else { return Ok(default) };
+        self.duration_said(word).map(|said| said.unwrap_or(default))
+    }
+
+    fn duration_said(&self, word: &'static str) -> Result<Option<Duration>, Fault> {
+        let Some(text) = self.get(word) else { return Ok(None) };
         match duration::parse(text) {
-            Ok(duration) if DURATIONS.contains(&duration) => Ok(duration),
+            Ok(duration) if DURATIONS.contains(&duration) => Ok(Some(duration)),
             Ok(_) => Err(Fault::new(word, format!("{text:?} is out of range"), "use a duration from 10ms to 1h")),
             Err(reason) => Err(Fault::new(word, reason, "use a duration such as `500ms` or `2s`")),
         }
@@ -153,6 +187,15 @@ impl<'a> Words<'a> {
                 Err(Fault::new(word, reason, "write a number such as `2`"))
             }
         }
+    }
+}
+
+/// `a, b or c`.
+pub(crate) fn listed<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    let words: Vec<&str> = words.collect();
+    match words.as_slice() {
+        [all @ .., before, last] => [all, &[&*format!("{before} or {last}")]].concat().join(", "),
+        few => few.join(", "),
     }
 }
 

@@ -6,6 +6,7 @@ use tidegate_core::instance::{
     Check, Claim, DEFAULT_DRAIN, Discovered, Hint, Instance, InstanceId, Membership, Phase, Update,
 };
 use tidegate_core::status::{EnvoyConfig, EnvoyDiff};
+use tidegate_core::traffic::{Protocol, Traffic};
 use tidegate_core::{Input, ProviderName, ServiceName, State as CoreState, Timestamp, VersionName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
@@ -25,6 +26,7 @@ pub(super) struct World {
     store: Store,
     tasks: JoinSet<()>,
     shutdown: CancellationToken,
+    _state_dir: tempfile::TempDir,
 }
 
 impl World {
@@ -60,9 +62,12 @@ impl World {
         tasks.spawn(reconcile.run(shutdown.clone()));
         tasks.spawn(async move { while changes.recv().await.is_some() {} });
         let envoy = LocalEnvoy::new(admin);
-        let context = ApiContext::new(observer, store.clone(), Arc::new(metrics::registry()), envoy);
+        let state_dir = tempfile::tempdir().unwrap();
+        let operator = Operator::new(state_dir.path(), inbox.clone());
+        let registry = Arc::new(metrics::registry());
+        let context = ApiContext::new(observer, store.clone(), registry, envoy, operator, Token::of_tests());
         tasks.spawn(serve(listener, context, shutdown.clone()));
-        Self { target: Target::Tcp(address.to_string()), address, inbox, store, tasks, shutdown }
+        Self { target: Target::Tcp(address.to_string()), address, inbox, store, tasks, shutdown, _state_dir: state_dir }
     }
 
     pub(super) async fn get(&self, path: &str) -> Answer {
@@ -114,7 +119,13 @@ pub(crate) fn container(service: &str, name: &str, version: &str, ip_end: u8) ->
         phase: Phase::Running,
         health: None,
         terminating: None,
-        memberships: vec![Membership { service, version, claim }],
+        memberships: vec![Membership {
+            service,
+            version,
+            claim,
+            protocol: Protocol::default(),
+            traffic: Traffic::default(),
+        }],
         instances: vec![instance],
         problems: Vec::new(),
         hint: Hint { action: "start".to_owned(), at },

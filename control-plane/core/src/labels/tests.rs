@@ -14,6 +14,7 @@ use super::address::is_refused;
 use super::*;
 use crate::instance::{Check, CheckKind, Claim, DockerHealth, Phase};
 use crate::problem::Severity;
+use crate::traffic::{Protocol, Retry, Traffic};
 use crate::words::{validate_host, validate_path};
 use crate::{Code, VersionName};
 
@@ -105,6 +106,10 @@ fn every_label_says_what_it_says() {
         ("tidegate.check.timeout", "2s"),
         ("tidegate.check.rise", "1"),
         ("tidegate.check.fall", "3"),
+        ("tidegate.protocol", "h2c"),
+        ("tidegate.timeout", "5s"),
+        ("tidegate.retry", "all"),
+        ("tidegate.slowstart", "30s"),
         ("tidegate.drain", "1m"),
     ]));
     let instance = &discovered.instances[0];
@@ -113,6 +118,13 @@ fn every_label_says_what_it_says() {
     let claim = &discovered.memberships[0].claim;
     assert_eq!(claim.hosts, ["shop.example.com", "www.shop.example.com"]);
     assert_eq!(claim.path, "/api");
+    assert_eq!(discovered.memberships[0].protocol, Protocol::H2c);
+    let asked = Traffic {
+        timeout: Some(Duration::from_secs(5)),
+        retry: Some(Retry::All),
+        slow_start: Some(Duration::from_secs(30)),
+    };
+    assert_eq!(discovered.memberships[0].traffic, asked);
     assert_eq!(instance.id.address.port(), 8080);
     assert_eq!(
         instance.check,
@@ -130,10 +142,10 @@ fn every_label_says_what_it_says() {
 #[test]
 fn the_schema_lists_every_label_once_and_the_test_above_knows_them_all() {
     let mut keys: Vec<_> = SCHEMA.iter().map(|(key, _)| *key).collect();
-    assert_eq!(keys.len(), 14, "a new label needs a line in `every_label_says_what_it_says`");
+    assert_eq!(keys.len(), 18, "a new label needs a line in `every_label_says_what_it_says`");
     keys.sort_unstable();
     keys.dedup();
-    assert_eq!(keys.len(), 14);
+    assert_eq!(keys.len(), 18);
 }
 
 #[test]
