@@ -3,6 +3,12 @@
 
 mod events;
 mod files;
+mod fleet;
+mod idle;
+mod measured;
+mod publish;
+mod replaced;
+mod storm;
 
 use std::{fs, net::SocketAddr, process::Command, time::Duration};
 
@@ -26,7 +32,7 @@ const SLICE: Duration = Duration::from_secs(2);
 const CONNECTIONS: usize = 32;
 
 /// The parts of [`run`].
-pub const PARTS: [&str; 4] = ["files", "events", "discovery", "filter"];
+pub const PARTS: [&str; 8] = ["files", "events", "replaced", "idle", "storm", "publish", "discovery", "filter"];
 
 /// Measures everything, or one of [`PARTS`].
 pub async fn run(only: Option<&str>, say: impl Fn(&str)) -> Result<Vec<Row>> {
@@ -42,6 +48,22 @@ pub async fn run(only: Option<&str>, say: impl Fn(&str)) -> Result<Vec<Row>> {
     if is_wanted("events") {
         say("events: one among 10, 100 and 1,000 services");
         rows.extend(events::run().await?);
+    }
+    if is_wanted("replaced") {
+        say("replaced: a container of one service among 10, 100 and 1,000 others");
+        rows.extend(replaced::run().await?);
+    }
+    if is_wanted("idle") {
+        say("idle: 1,000 containers, and health checks of strangers");
+        rows.extend(idle::run().await?);
+    }
+    if is_wanted("storm") {
+        say("storm: 2,000 fake and 40 real containers start together");
+        rows.extend(storm::run().await?);
+    }
+    if is_wanted("publish") {
+        say("publish: a start and a stop to clients, among 10, 100 and 1,000 containers");
+        rows.extend(publish::run().await?);
     }
     if !is_wanted("discovery") && !is_wanted("filter") {
         return Ok(rows);

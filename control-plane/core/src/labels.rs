@@ -3,6 +3,8 @@
 //! is wrong with one of its services that service; no other container is hurt by either.
 
 mod address;
+#[cfg(any(test, fuzzing))]
+mod hostile;
 mod kept;
 mod ours;
 mod reader;
@@ -11,6 +13,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use self::address::{Placement, borrowed_from};
+#[cfg(any(test, fuzzing))]
+pub use self::hostile::hostile;
 pub use self::kept::{is_secret, kept};
 use self::ours::Ours;
 use self::reader::{Candidate, Reader};

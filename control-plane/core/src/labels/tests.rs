@@ -1,5 +1,6 @@
 //! Labels in, instances and problems out.
 
+mod hostile;
 mod networks;
 mod own;
 mod services;
