@@ -1,6 +1,7 @@
-//! Active checks. One task holds every target and its schedule; a check under way is a job in its `JoinSet`, so that a slow
-//! target delays no other. Single results become verdicts in [`Streak`]; only a verdict that flipped, became known, or fails
-//! for a new reason is told to the inbox. Which instance is checked is decided elsewhere and arrives as [`ProbeChange`]s.
+//! Active checks. One task holds every target and its schedule; a check under way is a job in its `JoinSet`, and what lasts
+//! long has sockets of its own, so that a slow target delays no other. Single results become verdicts in [`Streak`]; only a
+//! verdict that flipped, became known, or fails for a new reason is told to the inbox. Which instance is checked is decided
+//! elsewhere and arrives as [`ProbeChange`]s.
 
 mod check;
 mod metrics;
@@ -15,13 +16,13 @@ use tidegate_core::instance::Check;
 use tidegate_core::state::ProbeChange;
 use tidegate_core::{Input, InstanceId, Timestamp};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::check::Outcome;
 pub use self::metrics::ProbeMetrics;
-use self::schedule::{Key, Schedule};
+use self::schedule::{Key, Run, Schedule, Start};
 use crate::clock::Clock;
 
 /// A failing instance whose reason changes is told of again after this long at the earliest.
@@ -40,7 +41,9 @@ pub struct Prober {
     keys: HashMap<InstanceId, Key>,
     next_key: Key,
     schedule: Schedule,
-    running: JoinSet<(Key, Outcome)>,
+    running: JoinSet<(Key, Run, Outcome)>,
+    /// To give them up by.
+    handles: HashMap<Key, AbortHandle>,
     /// Verdicts on their way to the inbox: each target at most once, whatever happens to it meanwhile.
     outbox: VecDeque<Key>,
 }
@@ -58,6 +61,8 @@ struct Target {
     unsent: bool,
     /// When the inbox was last told something.
     told: Timestamp,
+    /// When it was first watched.
+    since: Timestamp,
 }
 
 impl Prober {
@@ -72,6 +77,7 @@ impl Prober {
             next_key: 0,
             schedule: Schedule::default(),
             running: JoinSet::new(),
+            handles: HashMap::new(),
             outbox: VecDeque::new(),
         }
     }
@@ -97,7 +103,7 @@ impl Prober {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 change = changes.recv() => match change {
-                    Some(ProbeChange::Watch { id, check }) => self.watch(id, check),
+                    Some(ProbeChange::Watch { id, check }) => self.watch(id, *check),
                     Some(ProbeChange::Forget(id)) => self.forget(&id),
                     None => return,
                 },
@@ -106,12 +112,16 @@ impl Prober {
                     Err(_) => return,
                 },
                 Some(done) = self.running.join_next() => match done {
-                    Ok((key, outcome)) => self.take(key, outcome),
+                    Ok((key, run, outcome)) => self.take(key, run, outcome),
                     Err(error) if error.is_cancelled() => {}
                     Err(error) => std::panic::resume_unwind(error.into_panic()),
                 },
                 () = async { match due { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {
-                    self.schedule.wake(Instant::now());
+                    for key in self.schedule.wake(Instant::now()) {
+                        if let Some(handle) = self.handles.remove(&key) {
+                            handle.abort();
+                        }
+                    }
                 }
             }
             self.start();
@@ -126,7 +136,7 @@ impl Prober {
         if let Some(key) = self.keys.get(&id)
             && let Some(target) = self.targets.get_mut(key)
         {
-            if target.check.kind == check.kind {
+            if target.check.kind == check.kind && target.check.address == check.address {
                 target.check = check;
                 self.schedule.at_once(*key);
                 return;
@@ -143,6 +153,7 @@ impl Prober {
             before: None,
             unsent: false,
             told: Timestamp::default(),
+            since: self.clock.now(),
         };
         self.targets.insert(key, target);
         self.keys.insert(id, key);
@@ -159,19 +170,24 @@ impl Prober {
     }
 
     fn start(&mut self) {
-        while let Some(key) = self.schedule.start() {
+        while let Some(Start { key, run, late }) = self.schedule.start() {
             let Some(target) = self.targets.get(&key) else {
                 self.schedule.forget(key);
-                self.schedule.ended(key, false);
+                self.schedule.ended(key, run);
                 continue;
             };
-            let (address, check) = (target.id.address, target.check.clone());
-            self.running.spawn(async move { (key, check::perform(address, &check).await) });
+            self.metrics.lateness.observe(late.as_secs_f64());
+            let (address, check) = (target.check.target(&target.id), target.check.clone());
+            let handle = self.running.spawn(async move { (key, run, check::perform(address, &check).await) });
+            self.handles.insert(key, handle);
         }
     }
 
-    fn take(&mut self, key: Key, outcome: Outcome) {
-        self.schedule.ended(key, matches!(outcome, Outcome::TimedOut(_)));
+    fn take(&mut self, key: Key, run: Run, outcome: Outcome) {
+        if !self.schedule.ended(key, run) {
+            return;
+        }
+        self.handles.remove(&key);
         let Some(target) = self.targets.get_mut(&key) else { return };
         self.metrics.count(&target.check.kind, &outcome);
         let now = self.clock.now();
@@ -189,14 +205,16 @@ impl Prober {
         let pause = target.streak.pause(&target.check);
         // A newcomer's pauses stay as they are: it is waited for.
         let regular = pause >= target.check.interval;
-        self.schedule.after(key, if regular { jittered(pause) } else { pause });
+        let pause = if regular { jittered(pause) } else { pause };
+        let grace = target.grace(now);
+        self.schedule.after(key, grace.map_or(pause, |left| pause.min(left)));
 
         match flipped {
             Some(passing) => target.log_flip(passing, &detail),
-            None if !passed && target.has_news(&detail, now) => {}
+            None if !passed && (target.has_news(&detail, now) || target.is_out_of(grace)) => {}
             None => return,
         }
-        let verdict = Verdict { passing: passed, detail, since: now };
+        let verdict = Verdict { passing: passed, starting: !passed && grace.is_some(), detail, since: now };
         target.before = target.verdict.replace(verdict).map(|verdict| verdict.detail);
         target.told = now;
         if !target.unsent {
@@ -223,6 +241,17 @@ impl Target {
         let rest = if self.before.as_deref() == Some(reason) { OLD_REASON_AFTER } else { NEW_REASON_AFTER };
         self.verdict.as_ref().is_some_and(|known| !known.passing && known.detail != reason)
             && now.since(self.told) >= rest
+    }
+
+    /// How long it may go on not to pass; `None`: it passed already, or should have.
+    fn grace(&self, now: Timestamp) -> Option<Duration> {
+        let left = self.check.grace.saturating_sub(now.since(self.since));
+        (!left.is_zero() && !self.streak.ever_passed()).then_some(left)
+    }
+
+    /// Whether its grace ended, and nobody knows.
+    fn is_out_of(&self, grace: Option<Duration>) -> bool {
+        grace.is_none() && self.verdict.as_ref().is_some_and(|known| known.starting)
     }
 
     fn log_flip(&self, passing: bool, reason: &str) {

@@ -251,9 +251,12 @@ fn every_label_is_documented_with_an_example_that_works() -> Result<()> {
         let (key, value) = label(&row[3]).context("an example")?;
         assert_eq!(Some(key), quoted(&row[0]).next(), "the example of another label");
         let mut labels = vec![(key, value)];
-        // An http check's path makes sense only with one.
-        if key == "tidegate.check.path" {
-            labels.push(("tidegate.check.type", "http"));
+        // Some words are those of some types of checks only.
+        match key.strip_prefix("tidegate.check.") {
+            Some("path" | "host" | "status" | "header" | "body") => labels.push(("tidegate.check.type", "http")),
+            Some("tls") => labels.push(("tidegate.check.type", "https")),
+            Some("service") => labels.push(("tidegate.check.type", "grpc")),
+            _ => {}
         }
         assert_eq!(told(&labels), [], "{key}={value}");
     }

@@ -18,6 +18,8 @@ pub const NEWCOMER_INTERVAL: Duration = Duration::from_millis(50);
 pub struct Verdict {
     /// Whether the instance passes.
     pub passing: bool,
+    /// It does not, but never did, and its grace is not over.
+    pub starting: bool,
     /// What the check that made the verdict said: `HTTP 200 in 3 ms`, `connection refused`.
     pub detail: String,
     /// When that check ended.
@@ -57,6 +59,12 @@ impl Streak {
         self.passing = Some(ok);
         self.ever_passed |= ok;
         Some(ok)
+    }
+
+    /// Whether any check passed.
+    #[must_use]
+    pub const fn ever_passed(&self) -> bool {
+        self.ever_passed
     }
 
     /// How long to wait before the next check: the interval, but for an instance that never passed 50 ms, growing by half
@@ -123,6 +131,7 @@ pub fn readiness(phase: &Phase, health: Option<DockerHealth>, check: &Check, ver
     match verdict {
         None => not_ready("no check has ended yet".to_owned()),
         Some(Verdict { passing: true, detail, .. }) => Readiness::Ready { detail: detail.clone() },
+        Some(Verdict { starting: true, detail, .. }) => not_ready(format!("starting: {detail}")),
         Some(Verdict { passing: false, detail, .. }) => not_ready(detail.clone()),
     }
 }
@@ -171,7 +180,8 @@ mod tests {
 
     #[test]
     fn unknown_is_not_ready() {
-        let passed = Verdict { passing: true, detail: "connected".to_owned(), since: Timestamp::default() };
+        let passed =
+            Verdict { passing: true, starting: false, detail: "connected".to_owned(), since: Timestamp::default() };
         let docker = Check { kind: CheckKind::Docker, ..check() };
         let cases = [
             (Phase::Running, None, check(), None, false),

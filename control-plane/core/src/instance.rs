@@ -1,12 +1,18 @@
 //! What providers tell: containers (or entries of a file or registry), the instances found in them, and the updates that carry
 //! them. A provider knows nothing of Envoy, and never reads the catalog.
 
+mod check;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
 
+pub use self::check::{
+    Check, CheckKind, CheckTls, DEFAULT_GRACE, DEFAULT_INTERVAL, DEFAULT_THRESHOLD, DEFAULT_TIMEOUT, HeaderMatch,
+    HttpCheck, MAX_BODY, Statuses,
+};
 use crate::traffic::{Protocol, Traffic};
 use crate::{Problem, ServiceName, Timestamp, VersionName};
 
@@ -81,68 +87,8 @@ pub fn service_subject(container: &str, name: &str) -> String {
     format!("{container}, service {name}")
 }
 
-/// How an instance is checked.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
-pub struct Check {
-    /// What is done.
-    pub kind: CheckKind,
-    /// From the end of one check to the start of the next.
-    #[serde(serialize_with = "as_millis", rename = "intervalMs")]
-    pub interval: Duration,
-    /// How long one check may take.
-    #[serde(serialize_with = "as_millis", rename = "timeoutMs")]
-    pub timeout: Duration,
-    /// Successes in a row that make an instance ready again. One suffices for an instance that was never ready.
-    pub rise: u32,
-    /// Failures in a row that make it not ready.
-    pub fall: u32,
-}
-
-/// What a check does.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-pub enum CheckKind {
-    /// A TCP connection is accepted.
-    Tcp,
-    /// `GET path` on the instance's own address answers 2xx or 3xx... redirects are not followed and count as failure.
-    Http {
-        /// Path and query, beginning with `/`.
-        path: String,
-    },
-    /// Docker's HEALTHCHECK alone decides.
-    Docker,
-    /// Running is ready.
-    None,
-}
-
-impl CheckKind {
-    /// Whether tidegate itself has to probe.
-    #[must_use]
-    pub const fn is_active(&self) -> bool {
-        matches!(self, Self::Tcp | Self::Http { .. })
-    }
-}
-
-/// Default interval: with `fall` 2 and a timeout of 1 s, a silent instance is out after 4 s at the latest.
-pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(2);
-/// Default timeout of one check.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Default `rise` and `fall`: one lost packet flips nothing.
-pub const DEFAULT_THRESHOLD: u32 = 2;
 /// Default grace of an instance that is being stopped: Docker's own default stop timeout.
 pub const DEFAULT_DRAIN: Duration = Duration::from_secs(10);
-
-impl Default for Check {
-    fn default() -> Self {
-        Self {
-            kind: CheckKind::Tcp,
-            interval: DEFAULT_INTERVAL,
-            timeout: DEFAULT_TIMEOUT,
-            rise: DEFAULT_THRESHOLD,
-            fall: DEFAULT_THRESHOLD,
-        }
-    }
-}
 
 /// What Docker's own HEALTHCHECK says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]

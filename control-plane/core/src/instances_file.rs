@@ -12,7 +12,7 @@ use crate::config::reader::{Document, Reader};
 use crate::config::tree::{self, Node, Value};
 use crate::instance::{Check, Claim, DEFAULT_DRAIN, Discovered, Hint, Instance, InstanceId, Membership, Phase};
 use crate::traffic::{Protocol, Traffic};
-use crate::words::{Fault, Words};
+use crate::words::{CHECK, Fault, Words};
 use crate::{Code, Problem, ProviderName, ServiceName, Timestamp, VersionName};
 
 /// Bytes of one file: 100,000 entries have 20 MiB at most, and more is no file of instances.
@@ -39,7 +39,6 @@ const KEYS: [&str; 13] = [
     "slowstart",
     "ready",
 ];
-const CHECK: [&str; 6] = ["type", "path", "interval", "timeout", "rise", "fall"];
 
 const ENTRY: Document = Document {
     code: Code::InvalidEntry,
@@ -253,12 +252,12 @@ impl Reader<'_> {
             self.name(node.place, "an entry", text, VersionName::new)
         });
         let hosts = key("host").map(|node| self.hosts(node)).unwrap_or_default();
-        let check = key("check").map(|node| self.keys("check", node, &CHECK)).unwrap_or_default();
+        let check = key("check").map(|node| self.keys("check", node, &CHECK.map(bare))).unwrap_or_default();
 
         let mut places: BTreeMap<&str, Place> = key("host").map(|node| ("host", node.place)).into_iter().collect();
         let mut said = Vec::new();
         let words = ["path", "drain", "protocol", "timeout", "retry", "slowstart"].map(|word| (word, key(word)));
-        let of_check = CHECK_WORDS.map(|word| (word, check.get(word.trim_start_matches("check.")).copied()));
+        let of_check = CHECK.map(|word| (word, check.get(bare(word)).copied()));
         let ready = key("ready").map(|node| self.keys("ready", node, &["hold"])).unwrap_or_default();
         let of_ready = [("ready.hold", ready.get("hold").copied())];
         for (word, node) in words.into_iter().chain(of_check).chain(of_ready) {
@@ -272,20 +271,22 @@ impl Reader<'_> {
         let words = Words::new("", said);
         let claim = self.sound(words.claim(hosts), &places);
         let check = self.sound(words.check(None), &places);
+        let check_port = self.sound(words.check_port(), &places);
         let drain = self.sound(words.duration("drain", DEFAULT_DRAIN).map_err(|fault| vec![fault]), &places);
         let protocol = self.sound(words.protocol().map_err(|fault| vec![fault]), &places);
         let traffic = self.sound(words.traffic(), &places);
         let asked = protocol.zip(traffic);
-        match (service, version, address, claim, asked, check, drain) {
+        match (service, version, address, claim, asked, check.zip(check_port), drain) {
             (
                 Some(service),
                 Some(version),
                 Some(address),
                 Some(claim),
                 Some((protocol, traffic)),
-                Some(check),
+                Some((check, port)),
                 Some(drain),
             ) if self.problems.len() == before => {
+                let check = Check { address: port.map(|port| (address.ip(), port).into()), ..check };
                 let id = EntryId { service, version, address };
                 let name = name.map_or_else(|| id.to_string(), |name| name.as_str().to_owned());
                 Ok(Entry { id, name, claim, protocol, traffic, check, drain })
@@ -342,9 +343,10 @@ impl Reader<'_> {
     }
 }
 
-/// The words of a check, in the order of [`CHECK`].
-const CHECK_WORDS: [&str; 6] =
-    ["check.type", "check.path", "check.interval", "check.timeout", "check.rise", "check.fall"];
+/// A word of a check as the mapping `check` has it.
+fn bare(word: &'static str) -> &'static str {
+    word.trim_start_matches("check.")
+}
 
 /// `HOST:PORT`, where the host is a name.
 fn is_named(text: &str) -> bool {

@@ -19,7 +19,7 @@ pub use self::kept::{is_secret, kept};
 use self::ours::Ours;
 use self::reader::{Candidate, Reader};
 use crate::container::Container;
-use crate::instance::{DEFAULT_DRAIN, Discovered, Hint, Instance, InstanceId};
+use crate::instance::{Check, DEFAULT_DRAIN, Discovered, Hint, Instance, InstanceId};
 use crate::words::DURATIONS;
 use crate::{Timestamp, duration};
 
@@ -43,12 +43,20 @@ pub const SCHEMA: &[(&str, &str)] = &[
     ("tidegate.path", "path prefix; else `/`"),
     ("tidegate.port", "the port; not needed when exactly one TCP port is exposed"),
     (NETWORK, "the network whose address Envoy uses"),
-    ("tidegate.check.type", "tcp, http, docker or none; else tcp"),
-    ("tidegate.check.path", "what an http check asks for; else `/`"),
+    ("tidegate.check.type", "tcp, http, https, grpc, docker or none; else tcp"),
+    ("tidegate.check.port", "the port that is checked; else the one it listens on"),
+    ("tidegate.check.path", "what an http or https check asks for; else `/`"),
+    ("tidegate.check.host", "the host an http, https or grpc check names; else the address"),
+    ("tidegate.check.status", "the statuses that pass an http or https check; else 200-299"),
+    ("tidegate.check.header", "a header that the answer has to have: NAME, or NAME: VALUE"),
+    ("tidegate.check.body", "what has to stand in the first 4 KiB of the answer's body"),
+    ("tidegate.check.tls", "`skip`: an https check does not look at the certificate; else verify"),
+    ("tidegate.check.service", "the service whose health a grpc check asks for; else the server's"),
     ("tidegate.check.interval", "from check to check; else 2s"),
     ("tidegate.check.timeout", "how long one check may take; else 1s"),
     ("tidegate.check.rise", "successes in a row to become ready again; else 2"),
     ("tidegate.check.fall", "failures in a row to become not ready; else 2"),
+    ("tidegate.check.grace", "how long it may take to pass for the first time before that is a problem; else none"),
     ("tidegate.protocol", "http1, h2c, grpc or https; else http1"),
     ("tidegate.timeout", "how long a try may take until its answer begins; else no limit"),
     ("tidegate.retry", "safe, off or all; else safe"),
@@ -127,14 +135,18 @@ pub fn interpret(container: &Container, placement: &Placement, sighting: Sightin
     let reachable = reached.filter(|_| whole.problems.is_empty());
     discovered.problems = whole.problems;
     for Candidate { mut reader, membership, endpoint } in candidates {
-        let address = match (&endpoint, &reachable) {
-            (Some((port, _)), Some(reached)) => reader.socket(reached, *port, placement),
-            _ => None,
-        };
+        let reached = endpoint.zip(reachable.as_ref()).and_then(|(endpoint, reached)| {
+            let at = reader.socket(reached, endpoint.port, placement)?;
+            let checked_at = match endpoint.check_port {
+                Some(port) => Some(reader.socket(reached, port, placement)?.1),
+                None => None,
+            };
+            Some((at, Check { address: checked_at, ..endpoint.check }))
+        });
         let clear = reader.problems.is_empty();
         discovered.problems.extend(reader.problems);
         let Some(membership) = membership.filter(|_| names_are_clear) else { continue };
-        if let (Some((_, check)), Some((network, address)), Some(drain)) = (endpoint, address, drain)
+        if let (Some(((network, address), check)), Some(drain)) = (reached, drain)
             && clear
         {
             discovered.instances.push(Instance {

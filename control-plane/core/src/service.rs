@@ -561,6 +561,7 @@ fn readiness_problems(view: &ServiceView) -> Vec<Problem> {
     for instance in view.versions.values().flat_map(|version| &version.instances) {
         if let (Readiness::NotReady { reason }, None) = (&instance.readiness, instance.terminating)
             && matches!(instance.phase, Phase::Running)
+            && instance.verdict.as_ref().is_none_or(|verdict| !verdict.starting)
         {
             problems.push(
                 Problem::error(

@@ -69,7 +69,7 @@ pub enum ProbeChange {
         /// Which instance.
         id: InstanceId,
         /// How.
-        check: Check,
+        check: Box<Check>,
     },
     /// Checks it no more, and forgets its verdict.
     Forget(InstanceId),
@@ -214,7 +214,7 @@ impl State {
         let watch = watch
             .into_iter()
             .filter(|i| i.check.kind.is_active())
-            .map(|i| ProbeChange::Watch { id: i.id, check: i.check });
+            .map(|i| ProbeChange::Watch { id: i.id, check: Box::new(i.check) });
         forget.chain(watch).collect()
     }
 

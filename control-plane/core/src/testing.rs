@@ -118,7 +118,7 @@ impl World {
     pub(crate) fn check(&mut self, container: &Container, passing: bool) {
         for instance in discovered(container).instances {
             let detail = if passing { "connected" } else { "connection refused" }.to_owned();
-            let verdict = Verdict { passing, detail, since: self.now };
+            let verdict = Verdict { passing, starting: false, detail, since: self.now };
             self.apply(Input::Checked { id: instance.id, verdict });
         }
     }

@@ -1,11 +1,14 @@
 //! The words that labels and the entries of files share, such as `host`, `path` and `check.interval`: how each is read and what
 //! it may say. What the words stand in, and what a mistake costs, is the business of whoever reads them.
 
+mod check;
+
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::instance::{Check, CheckKind, Claim};
+pub(crate) use self::check::CHECK;
+use crate::instance::Claim;
 use crate::traffic::{Protocol, Retry, Traffic};
 use crate::{duration, suggest};
 
@@ -83,62 +86,6 @@ impl<'a> Words<'a> {
         if faults.is_empty() { Ok(Claim { hosts: own, path: path.to_owned() }) } else { Err(faults) }
     }
 
-    /// `check.*`. `healthcheck` says whether Docker has a HEALTHCHECK to go by; `None`: it is no container's.
-    pub(crate) fn check(&self, healthcheck: Option<bool>) -> Result<Check, Vec<Fault>> {
-        let default = Check::default();
-        let path = self.get("check.path");
-        if let Some(path) = path
-            && let Err(reason) = validate_path(path.split('?').next().unwrap_or(path))
-        {
-            return Err(vec![Fault::new("check.path", reason, "write a path such as `/healthz`")]);
-        }
-        let mut faults = Vec::new();
-        let kind = self.kind(path, healthcheck).map_err(|fault| faults.push(fault)).ok();
-        if path.is_some() && !matches!(kind, Some(CheckKind::Http { .. }) | None) {
-            let cure = format!("set `{}` to `http`", self.written("check.type"));
-            faults.push(Fault::new("check.path", "only an http check has a path", cure));
-        }
-        let mut keep = |fault| faults.push(fault);
-        let interval = self.duration("check.interval", default.interval).map_err(&mut keep).ok();
-        let timeout = self.duration("check.timeout", default.timeout).map_err(&mut keep).ok();
-        let rise = self.threshold("check.rise", default.rise).map_err(&mut keep).ok();
-        let fall = self.threshold("check.fall", default.fall).map_err(&mut keep).ok();
-        match (kind, interval, timeout, rise, fall) {
-            (Some(kind), Some(interval), Some(timeout), Some(rise), Some(fall)) if faults.is_empty() => {
-                Ok(Check { kind, interval, timeout, rise, fall })
-            }
-            _ => Err(faults),
-        }
-    }
-
-    fn kind(&self, path: Option<&str>, healthcheck: Option<bool>) -> Result<CheckKind, Fault> {
-        const WORD: &str = "check.type";
-        match (self.get(WORD), healthcheck) {
-            (None | Some("tcp"), _) => Ok(CheckKind::Tcp),
-            (Some("http"), _) => Ok(CheckKind::Http { path: path.unwrap_or("/").to_owned() }),
-            (Some("none"), _) => Ok(CheckKind::None),
-            (Some("docker"), Some(true)) => Ok(CheckKind::Docker),
-            (Some("docker"), Some(false)) => Err(Fault::new(
-                WORD,
-                "it is `docker`, but the container has no HEALTHCHECK",
-                "add a HEALTHCHECK to the image, or use the type `tcp` or `http`",
-            )),
-            (Some("docker"), None) => {
-                Err(Fault::new(WORD, "it is `docker`, but this is no container", "use tcp, http or none"))
-            }
-            (Some(other), Some(_)) => {
-                let cure = suggest::did_you_mean(other, ["tcp", "http", "docker", "none"], || {
-                    "use tcp, http, docker or none".to_owned()
-                });
-                Err(Fault::new(WORD, format!("there is no check {other:?}"), cure))
-            }
-            (Some(other), None) => {
-                let cure = suggest::did_you_mean(other, ["tcp", "http", "none"], || "use tcp, http or none".to_owned());
-                Err(Fault::new(WORD, format!("there is no check {other:?}"), cure))
-            }
-        }
-    }
-
     /// `protocol`.
     pub(crate) fn protocol(&self) -> Result<Protocol, Fault> {
         Ok(self.one_of("protocol", &Protocol::WORDS)?.unwrap_or_default())
@@ -191,17 +138,6 @@ impl<'a> Words<'a> {
             Err(reason) => Err(Fault::new(word, reason, "use a duration such as `500ms` or `2s`")),
         }
     }
-
-    fn threshold(&self, word: &'static str, default: u32) -> Result<u32, Fault> {
-        let Some(text) = self.get(word) else { return Ok(default) };
-        match text.parse::<u32>() {
-            Ok(number @ 1..=100) => Ok(number),
-            _ => {
-                let reason = format!("{text:?} is not a whole number from 1 to 100");
-                Err(Fault::new(word, reason, "write a number such as `2`"))
-            }
-        }
-    }
 }
 
 /// `a, b or c`.
@@ -243,12 +179,18 @@ pub(crate) fn validate_path(path: &str) -> Result<(), String> {
     if !path.starts_with('/') {
         return Err(format!("{path:?} does not begin with `/`"));
     }
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&b);
-    if let Some(bad) = path.chars().find(|c| !u8::try_from(*c).is_ok_and(allowed)) {
-        return Err(format!("{path:?} has the character {bad:?}, which a path cannot have"));
-    }
+    validate_characters(path, path)?;
     if path.split('/').any(|segment| segment == "." || segment == "..") {
         return Err(format!("{path:?} has a dot segment"));
     }
     Ok(())
+}
+
+/// Whether `part` of a path, or of its query, has only characters that it can have.
+fn validate_characters(part: &str, path: &str) -> Result<(), String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&b);
+    match part.chars().find(|c| !u8::try_from(*c).is_ok_and(allowed)) {
+        Some(bad) => Err(format!("{path:?} has the character {bad:?}, which a path cannot have")),
+        None => Ok(()),
+    }
 }

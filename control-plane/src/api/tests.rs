@@ -51,7 +51,8 @@ impl World {
             let update = Update::Reset(containers);
             inbox.send(Input::Provider { provider: ProviderName::docker(), update }).await.unwrap();
             for id in instances {
-                let verdict = Verdict { passing: true, detail: "connected".to_owned(), since: clock.now() };
+                let verdict =
+                    Verdict { passing: true, starting: false, detail: "connected".to_owned(), since: clock.now() };
                 inbox.send(Input::Checked { id, verdict }).await.unwrap();
             }
         }

@@ -1,21 +1,23 @@
-//! One check of one address: a TCP connection, or one HTTP request over a fresh one. It goes to the instance's own address and
-//! nowhere else: no names are resolved, no redirects followed, and no body is read.
+//! One check of one address, over a connection of its own. It goes to the instance's own address and nowhere else: no names are
+//! resolved, no redirects followed, and no more is read than is asked for (threats T8). What each kind says is in the modules below.
 
+mod grpc;
+mod http;
+mod tls;
+
+use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header};
-use http_body_util::Empty;
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use tidegate_core::instance::{Check, CheckKind};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 /// The largest response head that is read; hyper's own least.
 const MAX_HEAD: usize = 8 << 10;
+/// How checks name themselves to what they check.
+const USER_AGENT: &str = "tidegate-check";
 
 /// What one check came to, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,31 +35,32 @@ pub(super) enum Outcome {
 /// Makes one check. Takes no longer than the check's timeout.
 pub(super) async fn perform(address: SocketAddr, check: &Check) -> Outcome {
     let began = Instant::now();
+    let deadline = began + check.timeout;
     let result = match &check.kind {
-        CheckKind::Tcp => timeout(check.timeout, tcp(address)).await,
-        CheckKind::Http { path } => timeout(check.timeout, http(address, path)).await,
+        CheckKind::Tcp => tcp(address, deadline).await,
+        CheckKind::Http(http) => http::plain(address, http, deadline).await,
+        CheckKind::Https { http, tls } => http::over_tls(address, http, *tls, deadline).await,
+        CheckKind::Grpc { service, host } => grpc::health(address, service, host.as_deref(), deadline).await,
         CheckKind::Docker | CheckKind::None => return Outcome::Inconclusive("this is no active check".to_owned()),
     };
     match result {
-        Ok(Ok(what)) => Outcome::Passed(format!("{what} in {}", in_words(began.elapsed()))),
-        Ok(Err(failure)) => failure.into(),
-        Err(_) => Outcome::TimedOut(format!("timed out after {:?}", check.timeout)),
+        Ok(what) => Outcome::Passed(format!("{what} in {}", in_words(began.elapsed()))),
+        Err(Failure::Late(stage)) => Outcome::TimedOut(format!("timed out after {:?}, {stage}", check.timeout)),
+        Err(failure) => failure.into(),
     }
 }
 
 /// Why a check did not pass.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
+    #[error("timed out, {0}")]
+    Late(&'static str),
     #[error("{}", connect_reason(.0))]
     Connect(io::Error),
-    #[error("the path {0:?} cannot be asked for")]
-    Path(String),
-    #[error("no HTTP answer: {}", http_reason(.0))]
-    Exchange(hyper::Error),
-    #[error("HTTP {0}, a redirect, which checks do not follow")]
-    Redirect(u16),
-    #[error("HTTP {0}")]
-    Status(u16),
+    #[error("{0:?} cannot be asked for")]
+    Request(String),
+    #[error("{0}")]
+    Answer(String),
 }
 
 impl From<Failure> for Outcome {
@@ -66,43 +69,27 @@ impl From<Failure> for Outcome {
         match failure {
             Failure::Connect(error) if is_ours(&error) => Self::Inconclusive(text),
             Failure::Connect(error) if error.kind() == ErrorKind::TimedOut => Self::TimedOut(text),
+            Failure::Late(_) => Self::TimedOut(text),
             _ => Self::Failed(text),
         }
     }
 }
 
-async fn tcp(address: SocketAddr) -> Result<String, Failure> {
-    TcpStream::connect(address).await.map(|_| "connected".to_owned()).map_err(Failure::Connect)
+/// What ends by the deadline; else `stage` says what it was at.
+async fn by<T>(
+    deadline: Instant,
+    stage: &'static str,
+    future: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    timeout_at(deadline, future).await.unwrap_or(Err(Failure::Late(stage)))
 }
 
-async fn http(address: SocketAddr, path: &str) -> Result<String, Failure> {
-    let mut request = Request::get(path).body(Empty::<Bytes>::new()).map_err(|_| Failure::Path(path.to_owned()))?;
-    let host = HeaderValue::from_str(&address.to_string()).map_err(|_| Failure::Path(path.to_owned()))?;
-    let headers = request.headers_mut();
-    headers.insert(header::HOST, host);
-    headers.insert(header::USER_AGENT, HeaderValue::from_static("tidegate-check"));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    let stream = TcpStream::connect(address).await.map_err(Failure::Connect)?;
-    let response = exchange(stream, request).await.map_err(Failure::Exchange)?;
-    match response.status().as_u16() {
-        status @ 200..=299 => Ok(format!("HTTP {status}")),
-        status @ 300..=399 => Err(Failure::Redirect(status)),
-        status => Err(Failure::Status(status)),
-    }
+async fn tcp(address: SocketAddr, deadline: Instant) -> Result<String, Failure> {
+    connect(address, deadline).await.map(|_| "connected".to_owned())
 }
 
-async fn exchange(stream: TcpStream, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, hyper::Error> {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::Builder::new().max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await?;
-    // The answer matters, not the connection's end: an error of the latter shows in the former.
-    let driven = async {
-        let _ = connection.await;
-        std::future::pending().await
-    };
-    tokio::select! {
-        response = sender.send_request(request) => response,
-        never = driven => never,
-    }
+async fn connect(address: SocketAddr, deadline: Instant) -> Result<TcpStream, Failure> {
+    by(deadline, "connecting", async { TcpStream::connect(address).await.map_err(Failure::Connect) }).await
 }
 
 /// Whether an error is about us and says nothing about the target: out of file descriptors, ports or memory.
@@ -124,16 +111,13 @@ fn connect_reason(error: &io::Error) -> String {
     }
 }
 
-fn http_reason(error: &hyper::Error) -> String {
-    if error.is_incomplete_message() {
-        "the connection was closed before one".to_owned()
-    } else if error.is_parse_too_large() {
-        format!("its head is longer than {MAX_HEAD} bytes")
-    } else if error.is_parse() {
-        "what came is not HTTP".to_owned()
-    } else {
-        error.to_string()
-    }
+/// What a target said, as it may be shown: in quotes, escaped, and not long.
+fn quoted(text: &[u8]) -> String {
+    const LONGEST: usize = 64;
+    let text = String::from_utf8_lossy(text);
+    let short: String = text.chars().take(LONGEST).collect();
+    let more = if short.len() < text.len() { "…" } else { "" };
+    format!("{:?}", format!("{short}{more}"))
 }
 
 fn in_words(duration: Duration) -> String {

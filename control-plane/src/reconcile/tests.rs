@@ -32,7 +32,7 @@ impl Reconcile {
 
     fn checked(&mut self, service: &str, passing: bool) {
         let id = container(service, service, "v1", if service == "shop" { 2 } else { 3 }).instances.remove(0).id;
-        let verdict = Verdict { passing, detail: "connected".to_owned(), since: self.clock.now() };
+        let verdict = Verdict { passing, starting: false, detail: "connected".to_owned(), since: self.clock.now() };
         self.told(Input::Checked { id, verdict });
     }
 

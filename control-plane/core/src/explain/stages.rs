@@ -3,6 +3,7 @@
 use super::StageState::{Failed, Passed, Pending, Unknown};
 use super::{Part, Stage};
 use crate::config::percent;
+use crate::health::Verdict;
 use crate::instance::{
     CheckKind, Discovered, DockerHealth, Instance, Membership, Phase, is_entry, noun, service_subject,
 };
@@ -258,11 +259,10 @@ fn check(instance: Option<&Instance>, judged: Option<&InstanceView>) -> Stage {
     let Some(instance) = instance else {
         return Stage::new("check", Unknown, None, "there is no address to check");
     };
-    let what = match &instance.check.kind {
-        CheckKind::Tcp => format!("TCP connection to {}", instance.id.address),
-        CheckKind::Http { path } => format!("GET http://{}{path}", instance.id.address),
-        CheckKind::Docker => return Stage::new("check", Passed, None, "Docker's HEALTHCHECK alone decides"),
-        CheckKind::None => return Stage::new("check", Passed, None, no_check(instance)),
+    let what = match (instance.check.action(&instance.id), &instance.check.kind) {
+        (Some(what), _) => what,
+        (None, CheckKind::Docker) => return Stage::new("check", Passed, None, "Docker's HEALTHCHECK alone decides"),
+        (None, _) => return Stage::new("check", Passed, None, no_check(instance)),
     };
     let Some(judged) = judged else {
         return Stage::new("check", Unknown, None, format!("{what}: an earlier stage hides its verdict"));
@@ -271,7 +271,11 @@ fn check(instance: Option<&Instance>, judged: Option<&InstanceView>) -> Stage {
         None => Stage::new("check", Pending, None, format!("{what}: none has ended yet")),
         Some(verdict) => {
             let after = verdict.since.since(judged.first_seen).as_millis();
-            let state = if verdict.passing { Passed } else { Failed };
+            let state = match verdict {
+                Verdict { passing: true, .. } => Passed,
+                Verdict { starting: true, .. } => Pending,
+                Verdict { .. } => Failed,
+            };
             let noun = noun(&instance.id.container);
             let detail = format!("{what}: {} ({after} ms after the {noun} was first seen)", verdict.detail);
             Stage::new("check", state, Some(verdict.since), detail)

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::instance::CheckKind;
+use crate::instance::{CheckKind, HeaderMatch, HttpCheck, Statuses};
 
 fn one(text: &str) -> Entry {
     let reading = read("shop.yaml", text).unwrap();
@@ -29,7 +29,8 @@ fn every_word_says_what_it_says() {
   host: [ Shop.localhost, www.shop.localhost ]
   path: /api
   address: "127.0.0.1:9001"
-  check: { type: http, path: /ready, interval: 500ms, timeout: 300ms, rise: 1, fall: 3 }
+  check: { type: http, port: 9002, path: /ready, host: shop.localhost, status: 204, header: "x-ready: yes", body: up,
+           interval: 500ms, timeout: 300ms, rise: 1, fall: 3, grace: 10s }
   drain: 30s
 "#);
     assert_eq!(entry.id.to_string(), "shop/1.10@127.0.0.1:9001", "a version is the text as written");
@@ -37,11 +38,19 @@ fn every_word_says_what_it_says() {
     assert_eq!(entry.claim.hosts, ["shop.localhost", "www.shop.localhost"]);
     assert_eq!(entry.claim.path, "/api");
     let check = Check {
-        kind: CheckKind::Http { path: "/ready".to_owned() },
+        kind: CheckKind::Http(HttpCheck {
+            path: "/ready".to_owned(),
+            host: Some("shop.localhost".to_owned()),
+            status: Statuses(vec![204..=204]),
+            header: Some(HeaderMatch { name: "x-ready".to_owned(), value: Some("yes".to_owned()) }),
+            body: Some("up".to_owned()),
+        }),
+        address: Some("127.0.0.1:9002".parse().unwrap()),
         interval: Duration::from_millis(500),
         timeout: Duration::from_millis(300),
         rise: 1,
         fall: 3,
+        grace: Duration::from_secs(10),
     };
     assert_eq!((entry.check, entry.drain), (check, Duration::from_secs(30)));
 }
@@ -107,7 +116,7 @@ fn every_mistake_is_told_with_its_place_and_a_cure() {
             "TG0122 shop.yaml:9:66 | `path`: \"api\" does not begin with `/` | write a prefix such as `/` or `/api`",
             "TG0122 shop.yaml:9:78 | `drain`: \"5\" has no unit: write `5s` or `5ms` | use a duration such as `500ms` or `2s`",
             "TG0122 shop.yaml:15:5 | there is no key `intervall` in `check` | did you mean `interval`?",
-            "TG0122 shop.yaml:13:11 | `check.type`: it is `docker`, but this is no container | use tcp, http or none",
+            "TG0122 shop.yaml:13:11 | `check.type`: it is `docker`, but this is no container | use tcp, http, https, grpc or none",
             "TG0122 shop.yaml:16:11 | `check.rise`: \"0\" is not a whole number from 1 to 100 | write a number such as `2`",
         ]
     );

@@ -153,7 +153,8 @@ impl Reader {
         let whose =
             if on.id == container.id { "its address".to_owned() } else { format!("the address of `{}`", on.name) };
         match networks.get(name).copied().flatten() {
-            Some(ip) if is_refused(ip) => {
+            // A macvlan can be told to give a container the node's address.
+            Some(ip) if is_refused(ip) || placement.node == Some(ip) => {
                 let reason = format!("{whose} on `{name}` is {ip}, which is not a container's own");
                 self.report(Code::NoAddress, &reason, "put it on a bridge network");
                 None

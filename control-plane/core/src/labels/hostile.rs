@@ -141,7 +141,7 @@ fn publish(all: Vec<Discovered>) -> Changes {
         all.iter().flat_map(|discovered| &discovered.instances).map(|instance| instance.id.clone()).collect();
     let _ = state.apply(Input::Provider { provider: ProviderName::docker(), update: Update::Reset(all) }, now);
     for id in ids {
-        let verdict = Verdict { passing: true, detail: "connected".to_owned(), since: now };
+        let verdict = Verdict { passing: true, detail: "connected".to_owned(), since: now, starting: false };
         let _ = state.apply(Input::Checked { id, verdict }, now);
     }
     let _ = state.settle(now);

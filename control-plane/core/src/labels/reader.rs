@@ -21,8 +21,15 @@ pub(super) struct Candidate {
     pub(super) reader: Reader,
     /// `None`: something that decides it is not clear.
     pub(super) membership: Option<Membership>,
-    /// The port it listens on, and how it is checked.
-    pub(super) endpoint: Option<(u16, Check)>,
+    pub(super) endpoint: Option<Endpoint>,
+}
+
+/// Where a service listens in its container, and how it is checked.
+pub(super) struct Endpoint {
+    pub(super) port: u16,
+    pub(super) check: Check,
+    /// Where it is checked; `None`: where it listens.
+    pub(super) check_port: Option<u16>,
 }
 
 impl Reader {
@@ -237,7 +244,12 @@ impl Candidate {
         };
         let port = reader.port(container, words);
         let check = reader.sound(words, words.check(Some(container.health.is_some())));
-        Self { reader, membership, endpoint: port.zip(check) }
+        let check_port = reader.sound(words, words.check_port());
+        let endpoint = match (port, check, check_port) {
+            (Some(port), Some(check), Some(check_port)) => Some(Endpoint { port, check, check_port }),
+            _ => None,
+        };
+        Self { reader, membership, endpoint }
     }
 
     /// Services of one container have names and ports of their own: an instance is known by its address. One that is out
@@ -251,7 +263,7 @@ impl Candidate {
             if let Some(membership) = &candidate.membership {
                 *services.entry(membership.service.clone()).or_default() += 1;
             }
-            if let Some((port, _)) = &candidate.endpoint {
+            if let Some(Endpoint { port, .. }) = &candidate.endpoint {
                 *ports.entry(*port).or_default() += 1;
             }
         }
@@ -262,7 +274,7 @@ impl Candidate {
                 candidate.reader.report(Code::LabelConflict, &reason, "give each its own name");
                 candidate.membership = None;
             }
-            if let Some((port, _)) = candidate.endpoint.as_ref().filter(|(port, _)| ports[port] > 1) {
+            if let Some(Endpoint { port, .. }) = candidate.endpoint.as_ref().filter(|at| ports[&at.port] > 1) {
                 let reason = format!("another service of the container is at its port {port}, too");
                 let cure = "give each its own port, or make them one service with the hosts of both";
                 candidate.reader.report(Code::LabelConflict, &reason, cure);

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::address::is_refused;
 use super::*;
-use crate::instance::{Check, CheckKind, Claim, DockerHealth, Phase};
+use crate::instance::{Check, CheckKind, CheckTls, Claim, DockerHealth, HeaderMatch, HttpCheck, Phase, Statuses};
 use crate::problem::Severity;
 use crate::traffic::{Protocol, Retry, Traffic};
 use crate::words::{validate_host, validate_path};
@@ -100,12 +100,19 @@ fn every_label_says_what_it_says() {
         ("tidegate.path", "/api"),
         ("tidegate.port", "8080"),
         ("tidegate.network", "bridge"),
-        ("tidegate.check.type", "http"),
+        ("tidegate.check.type", "https"),
+        ("tidegate.check.port", "8081"),
         ("tidegate.check.path", "/ready?deep=1"),
+        ("tidegate.check.host", "Shop.localhost"),
+        ("tidegate.check.status", "200-299, 404"),
+        ("tidegate.check.header", "X-Ready: yes: it is"),
+        ("tidegate.check.body", "\"status\":\"up\""),
+        ("tidegate.check.tls", "skip"),
         ("tidegate.check.interval", "500ms"),
         ("tidegate.check.timeout", "2s"),
         ("tidegate.check.rise", "1"),
         ("tidegate.check.fall", "3"),
+        ("tidegate.check.grace", "30s"),
         ("tidegate.protocol", "h2c"),
         ("tidegate.timeout", "5s"),
         ("tidegate.retry", "all"),
@@ -131,23 +138,37 @@ fn every_label_says_what_it_says() {
     assert_eq!(
         instance.check,
         Check {
-            kind: CheckKind::Http { path: "/ready?deep=1".to_owned() },
+            kind: CheckKind::Https {
+                http: HttpCheck {
+                    path: "/ready?deep=1".to_owned(),
+                    host: Some("shop.localhost".to_owned()),
+                    status: Statuses(vec![200..=299, 404..=404]),
+                    header: Some(HeaderMatch { name: "x-ready".to_owned(), value: Some("yes: it is".to_owned()) }),
+                    body: Some("\"status\":\"up\"".to_owned()),
+                },
+                tls: CheckTls::Skip,
+            },
+            address: Some("172.17.0.2:8081".parse().unwrap()),
             interval: Duration::from_millis(500),
             timeout: Duration::from_secs(2),
             rise: 1,
             fall: 3,
+            grace: Duration::from_secs(30),
         }
     );
     assert_eq!(instance.drain, Duration::from_secs(60));
+    let grpc = enabled(&[("tidegate.check.type", "grpc"), ("tidegate.check.service", "shop.v1.Carts")]);
+    let service = "shop.v1.Carts".to_owned();
+    assert_eq!(self::instance(&grpc).check.kind, CheckKind::Grpc { service, host: None });
 }
 
 #[test]
 fn the_schema_lists_every_label_once_and_the_test_above_knows_them_all() {
     let mut keys: Vec<_> = SCHEMA.iter().map(|(key, _)| *key).collect();
-    assert_eq!(keys.len(), 19, "a new label needs a line in `every_label_says_what_it_says`");
+    assert_eq!(keys.len(), 27, "a new label needs a line in `every_label_says_what_it_says`");
     keys.sort_unstable();
     keys.dedup();
-    assert_eq!(keys.len(), 19);
+    assert_eq!(keys.len(), 27);
 }
 
 #[test]
@@ -248,7 +269,30 @@ fn checks_are_validated() {
     for (labels, reason, cure) in [
         (&[("tidegate.check.type", "htpp")][..], "there is no check \"htpp\"", "did you mean `http`?"),
         (&[("tidegate.check.type", "docker")][..], "has no HEALTHCHECK", "add a HEALTHCHECK"),
-        (&[("tidegate.check.path", "/x")][..], "only an http check has a path", "set `tidegate.check.type` to `http`"),
+        (&[("tidegate.check.type", "htttps")][..], "there is no check \"htttps\"", "did you mean `https`?"),
+        (&[("tidegate.check.type", "shell")][..], "there is no check", "use tcp, http, https, grpc, docker or none"),
+        (
+            &[("tidegate.check.path", "/x")][..],
+            "checks of the type `tcp` have none, only those of `http` or `https`",
+            "set `tidegate.check.type` to `http` or `https`, or leave this out",
+        ),
+        (&[http, ("tidegate.check.tls", "skip")][..], "type `http` have none, only those of `https`", "to `https`, or"),
+        (&[http, ("tidegate.check.service", "s")][..], "only those of `grpc`", "to `grpc`, or leave this out"),
+        (&[("tidegate.check.type", "none"), ("tidegate.check.port", "80")][..], "type `none` have none", "to `tcp`, "),
+        (&[("tidegate.check.type", "none"), ("tidegate.check.grace", "9s")][..], "type `none` have none", "to `tcp`, "),
+        (&[http, ("tidegate.check.path", "/x?a b")][..], "has the character ' '", "/healthz"),
+        (&[http, ("tidegate.check.host", "a:80")][..], "is not a host name", "shop.example.com"),
+        (&[http, ("tidegate.check.status", "2xx")][..], "\"2xx\" is not a status", "`200-299` or `200,204`"),
+        (&[http, ("tidegate.check.status", "299-200")][..], "\"299-200\" is not a status", "`200-299`"),
+        (&[http, ("tidegate.check.status", "200,")][..], "\"\" is not a status", "`200-299`"),
+        (&[http, ("tidegate.check.status", "100")][..], "from 200 to 599", "`200-299`"),
+        (&[http, ("tidegate.check.header", "a b: c")][..], "\"a b\" is not the name", "`x-ready: yes`"),
+        (&[http, ("tidegate.check.header", "a: caf\u{e9}")][..], "is not a value of visible ASCII", "`x-ready: yes`"),
+        (&[http, ("tidegate.check.body", "")][..], "it is empty", "such as `ok`"),
+        (&[("tidegate.check.type", "https"), ("tidegate.check.tls", "no")][..], "it is \"no\"", "`verify` or `skip`"),
+        (&[("tidegate.check.type", "grpc"), ("tidegate.check.service", "a b")][..], "the name of a gRPC", "`shop.v1"),
+        (&[("tidegate.check.port", "0")][..], "\"0\" is not a port", "from 1 to 65535"),
+        (&[("tidegate.check.grace", "30")][..], "has no unit: write `30s`", "`500ms`"),
         (&[http, ("tidegate.check.path", "http://evil/")][..], "does not begin with `/`", "/healthz"),
         (&[("tidegate.check.interval", "5")][..], "has no unit: write `5s`", "`500ms`"),
         (&[("tidegate.check.interval", "1ms")][..], "out of range", "from 10ms to 1h"),
@@ -263,7 +307,7 @@ fn checks_are_validated() {
     }
     let docker = Container { health: Some(DockerHealth::Starting), ..enabled(&[("tidegate.check.type", "docker")]) };
     assert_eq!(instance(&docker).check.kind, CheckKind::Docker);
-    assert_eq!(instance(&enabled(&[http])).check.kind, CheckKind::Http { path: "/".to_owned() });
+    assert_eq!(instance(&enabled(&[http])).check.kind, CheckKind::Http(HttpCheck::get("/")));
     assert_eq!(instance(&enabled(&[("tidegate.check.type", "none")])).check.kind, CheckKind::None);
 }
 
@@ -328,7 +372,7 @@ fn foreign_text_is_escaped_wherever_it_shows() {
 /// Values that are nearly right, and ones that are not.
 fn values() -> impl Strategy<Value = String> {
     let likely =
-        ["true", "shop", "v2", "shop.localhost", "/", "/a", "80", "bridge", "http", "docker", "none", "2s", "2", ""];
+        ["true", "shop", "v2", "shop.localhost", "/", "/a", "80", "bridge", "http", "https", "grpc", "none", "2s", "2"];
     prop_oneof![proptest::sample::select(likely.to_vec()).prop_map(str::to_owned), ".{0,40}", "[a-z0-9./:,-]{0,40}"]
 }
 

@@ -301,6 +301,25 @@ fn a_declared_version_that_does_not_exist_is_reported_with_the_nearest() {
 }
 
 #[test]
+fn what_is_starting_is_no_problem_until_its_grace_is_over() {
+    let slow = shop("a", 2, "v1");
+    let mut world = World::with(config(""), std::slice::from_ref(&slow));
+    let id = discovered(&slow).instances.remove(0).id;
+    for (starting, reason, told) in [(true, "starting: connection refused", 0), (false, "connection refused", 1)] {
+        let verdict = Verdict { passing: false, starting, detail: "connection refused".to_owned(), since: world.now };
+        world.apply(Input::Checked { id: id.clone(), verdict });
+        world.settle();
+        let view = world.state.services().next().unwrap();
+        let instance = &view.versions.values().next().unwrap().instances[0];
+        assert_eq!((instance.readiness.is_ready(), instance.readiness.to_string().as_str()), (false, reason));
+        let not_ready = view.problems.iter().filter(|problem| problem.code == Code::NotReady);
+        assert_eq!(not_ready.count(), told, "{reason}");
+        // Its clients get 503 all the same.
+        assert!(view.problems.iter().any(|problem| problem.code == Code::NoReadyInstance));
+    }
+}
+
+#[test]
 fn what_is_wrong_with_entries_is_told_in_their_words() {
     let mut world = World::with(config(""), &[shop("a", 2, "v1")]);
     world.settle();

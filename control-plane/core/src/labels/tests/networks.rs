@@ -58,6 +58,8 @@ fn an_address_that_is_not_the_containers_own_is_refused() {
         let container = Container { networks: networks(&[("bridge", address)]), ..enabled(&[]) };
         assert_eq!(codes(&container), [Code::NoAddress], "{address}");
     }
+    let node = Placement { node: Some([172, 17, 0, 2].into()), ..Placement::default() };
+    fails(&enabled(&[]), &node, Code::NoAddress, "172.17.0.2, which is not a container's own", "a bridge network");
     let ipv6 = Container { networks: networks(&[("bridge", "fd00::2")]), ..enabled(&[]) };
     assert_eq!(instance(&ipv6).id.address.to_string(), "[fd00::2]:80");
 }
@@ -173,4 +175,41 @@ fn only_a_container_on_networks_of_its_own_has_its_address_alone() {
         ..enabled(&[])
     };
     assert_eq!(alone(&borrower), Some(false));
+}
+
+/// Where the check of the only instance goes, or the only problem.
+fn checked_at(container: &Container, placement: &Placement) -> Result<Option<String>, Problem> {
+    reached(container, placement)?;
+    let hint = Hint { action: "start".to_owned(), at: Timestamp::default() };
+    let sighting = Sighting { hint, observed_at: Timestamp::default(), terminating: None };
+    let instance = interpret(container, placement, sighting).instances.remove(0);
+    Ok(instance.check.address.map(|address| address.to_string()))
+}
+
+#[test]
+fn another_port_is_checked_at_the_same_container_and_nowhere_else() {
+    const CHECKED: (&str, &str) = ("tidegate.check.port", "9901");
+    let at = |address: &str| Ok(Some(address.to_owned()));
+    let here = Placement { reserved: [9901].into(), ..Placement::default() };
+    assert_eq!(checked_at(&enabled(&[]), &here), Ok(None));
+    assert_eq!(checked_at(&enabled(&[CHECKED]), &here), at("172.17.0.2:9901"), "its own port of that number");
+    let on_node = on_host(&[("tidegate.port", "9000"), ("tidegate.check.port", "9001")]);
+    assert_eq!(checked_at(&on_node, &here), at("127.0.0.1:9001"));
+    // A check is no way to where no label leads (threats T8).
+    let reserved = on_host(&[("tidegate.port", "9000"), CHECKED]);
+    fails(&reserved, &here, Code::NoAddress, "9901 of the node is one of tidegate's or Envoy's own", "another port");
+    let published = |ports: &[(u16, &str)]| Container {
+        published: ports.iter().map(|(port, at)| (*port, vec![at.parse().expect("an address")])).collect(),
+        ..enabled(&[CHECKED])
+    };
+    let far = Placement { published: true, ..here };
+    let both = published(&[(80, "0.0.0.0:32768"), (9901, "0.0.0.0:32769")]);
+    assert_eq!(checked_at(&both, &far), at("127.0.0.1:32769"));
+    fails(
+        &published(&[(80, "0.0.0.0:32768")]),
+        &far,
+        Code::NoAddress,
+        "its port 9901 is not published",
+        "or name another port",
+    );
 }

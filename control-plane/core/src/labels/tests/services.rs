@@ -52,7 +52,7 @@ fn each_named_service_has_its_own_port_host_path_version_and_check() {
     );
     assert_eq!((api.claim.hosts.as_slice(), api.claim.path.as_str()), (&["api.example.com".to_owned()][..], "/"));
     let [admin, api] = discovered.instances.as_slice() else { panic!("{:#?}", discovered.instances) };
-    let http = CheckKind::Http { path: "/ready".to_owned() };
+    let http = CheckKind::Http(HttpCheck::get("/ready"));
     assert_eq!((&admin.check.kind, admin.check.interval), (&http, Duration::from_millis(500)));
     assert_eq!((&api.check, api.drain, admin.drain), (&Check::default(), Duration::from_secs(30), api.drain));
 }
