@@ -157,8 +157,22 @@ pub struct ServiceConfig {
     /// How its instances are to be asked, whatever they say themselves.
     #[serde(skip)]
     pub traffic: Traffic,
+    /// What becomes of an instance that starts.
+    pub when_starting: WhenStarting,
     /// What its clients get while none of its instances is ready.
     pub when_none_ready: WhenNoneReady,
+}
+
+/// What becomes of an instance that starts: whose HEALTHCHECK has not said anything yet, or whose check never passed and whose grace
+/// is not over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WhenStarting {
+    /// It waits until it is ready.
+    #[default]
+    Wait,
+    /// It gets requests.
+    Route,
 }
 
 /// What the clients of a service get while none of its instances is ready.

@@ -161,6 +161,8 @@ pub struct Membership {
     /// How they are to be asked.
     #[serde(skip)]
     pub traffic: Traffic,
+    /// The services that it needs, as it says.
+    pub depends_on: Vec<ServiceName>,
 }
 
 /// One instance of a service, as its provider sees it.

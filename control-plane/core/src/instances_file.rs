@@ -24,7 +24,7 @@ const MAX_PROBLEMS: usize = 100;
 /// On what network the address of an entry holds: that of the machine.
 const NETWORK: &str = "host";
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "service",
     "version",
     "name",
@@ -38,6 +38,7 @@ const KEYS: [&str; 13] = [
     "retry",
     "slowstart",
     "ready",
+    "depends_on",
 ];
 
 const ENTRY: Document = Document {
@@ -77,6 +78,8 @@ pub struct Entry {
     pub protocol: Protocol,
     /// How it is to be asked.
     pub traffic: Traffic,
+    /// The services that it needs, as it says.
+    pub depends_on: Vec<ServiceName>,
     /// How it is checked.
     pub check: Check,
     /// How long requests in flight may take once it is being stopped.
@@ -149,6 +152,7 @@ impl Entry {
                 claim: self.claim.clone(),
                 protocol: self.protocol,
                 traffic: self.traffic,
+                depends_on: self.depends_on.clone(),
             }],
             instances: vec![instance],
             problems: Vec::new(),
@@ -256,7 +260,8 @@ impl Reader<'_> {
 
         let mut places: BTreeMap<&str, Place> = key("host").map(|node| ("host", node.place)).into_iter().collect();
         let mut said = Vec::new();
-        let words = ["path", "drain", "protocol", "timeout", "retry", "slowstart"].map(|word| (word, key(word)));
+        let words =
+            ["path", "drain", "protocol", "timeout", "retry", "slowstart", "depends_on"].map(|word| (word, key(word)));
         let of_check = CHECK.map(|word| (word, check.get(bare(word)).copied()));
         let ready = key("ready").map(|node| self.keys("ready", node, &["hold"])).unwrap_or_default();
         let of_ready = [("ready.hold", ready.get("hold").copied())];
@@ -275,21 +280,22 @@ impl Reader<'_> {
         let drain = self.sound(words.duration("drain", DEFAULT_DRAIN).map_err(|fault| vec![fault]), &places);
         let protocol = self.sound(words.protocol().map_err(|fault| vec![fault]), &places);
         let traffic = self.sound(words.traffic(), &places);
-        let asked = protocol.zip(traffic);
+        let depends_on = self.sound(words.depends_on().map_err(|fault| vec![fault]), &places);
+        let asked = protocol.zip(traffic).zip(depends_on);
         match (service, version, address, claim, asked, check.zip(check_port), drain) {
             (
                 Some(service),
                 Some(version),
                 Some(address),
                 Some(claim),
-                Some((protocol, traffic)),
+                Some(((protocol, traffic), depends_on)),
                 Some((check, port)),
                 Some(drain),
             ) if self.problems.len() == before => {
                 let check = Check { address: port.map(|port| (address.ip(), port).into()), ..check };
                 let id = EntryId { service, version, address };
                 let name = name.map_or_else(|| id.to_string(), |name| name.as_str().to_owned());
-                Ok(Entry { id, name, claim, protocol, traffic, check, drain })
+                Ok(Entry { id, name, claim, protocol, traffic, depends_on, check, drain })
             }
             (service, version, address, ..) => Err(Unclear { service, version, address }),
         }

@@ -62,6 +62,7 @@ pub const SCHEMA: &[(&str, &str)] = &[
     ("tidegate.retry", "safe, off or all; else safe"),
     ("tidegate.slowstart", "how long a newcomer takes to get its full share; else none"),
     ("tidegate.ready.hold", "how long a request waits at the edge for a ready instance; else not at all"),
+    ("tidegate.depends_on", "the services that it needs, separated by commas; `explain` says whether they are ready"),
     (DRAIN, "how long it may go on after it was told to stop; else Docker's stop timeout"),
 ];
 

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::addresses::Addresses;
 use crate::catalog::Catalog;
 use crate::claims::Claims;
-use crate::config::{ServiceConfig, WhenNoneReady};
+use crate::config::{ServiceConfig, WhenNoneReady, WhenStarting};
 use crate::drains::Drains;
 use crate::flaps::Flaps;
-use crate::health::{Readiness, Verdict, readiness};
+use crate::health::{Readiness, Verdict, is_starting, readiness};
 use crate::instance::{
     Check, Claim, Discovered, Hint, Instance, InstanceId, Membership, Phase, is_entry, noun, short_id, subject,
 };
@@ -37,6 +37,8 @@ pub struct ServiceView {
     /// How its instances are asked.
     #[serde(skip)]
     pub traffic: Traffic,
+    /// The services that it needs, as its oldest container says.
+    pub depends_on: Vec<ServiceName>,
     /// What keeps some of its containers from their requests for a while, ready or not.
     pub conditions: Vec<Condition>,
     /// What is wrong with it.
@@ -246,6 +248,7 @@ pub(crate) fn view(name: &ServiceName, facts: &Facts<'_>) -> Option<ServiceView>
         versions,
         split,
         traffic: facts.declared.map(|declared| declared.traffic).unwrap_or_default().or(members[0].1.traffic),
+        depends_on: members[0].1.depends_on.clone(),
         conditions,
         problems: Vec::new(),
     };
@@ -266,7 +269,18 @@ fn judge(container: &Discovered, instance: &Instance, facts: &Facts<'_>) -> Inst
             let reason = format!("its address belongs to a newer run, of the container {}", successor.short());
             Readiness::NotReady { reason }
         }
-        None => readiness(&container.phase, container.health, &instance.check, verdict),
+        None => {
+            let judged = readiness(&container.phase, container.health, &instance.check, verdict);
+            let routes = facts.declared.is_some_and(|declared| declared.when_starting == WhenStarting::Route);
+            match judged {
+                Readiness::NotReady { reason }
+                    if routes && is_starting(&container.phase, container.health, &instance.check, verdict) =>
+                {
+                    Readiness::Ready { detail: format!("routed while it starts: {reason}") }
+                }
+                judged => judged,
+            }
+        }
     };
     let since = before
         .filter(|known| known.readiness.is_ready() == readiness.is_ready())

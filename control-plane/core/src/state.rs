@@ -466,12 +466,30 @@ impl State {
             .cloned()
             .chain(self.config.ownership.refusals(&self.catalog))
             .chain(unknown)
+            .chain(self.unknown_dependencies())
             .chain(self.unknown_in_groups())
             .chain(self.serving_kept_problem())
             .collect();
         problems.sort();
         problems.dedup();
         problems
+    }
+
+    /// What services need and nothing is.
+    fn unknown_dependencies(&self) -> impl Iterator<Item = Problem> {
+        let needed =
+            self.views.values().flat_map(|view| view.depends_on.iter().map(move |needed| (&view.name, needed)));
+        needed.filter(|(_, needed)| !self.views.contains_key(*needed)).map(|(service, needed)| {
+            let names = self.views.keys().filter(|name| *name != service).map(ServiceName::as_str);
+            Problem::error(
+                Code::UnknownReference,
+                format!("service {service}"),
+                format!("it depends on `{needed}`, and there is no such service"),
+                "none on its traffic: `explain` cannot say whether that is ready",
+                crate::suggest::did_you_mean(needed.as_str(), names, || format!("start containers of `{needed}`")),
+            )
+            .warning()
+        })
     }
 
     /// What groups of nodes name as their services and nothing is.

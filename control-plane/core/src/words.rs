@@ -10,7 +10,7 @@ use std::time::Duration;
 pub(crate) use self::check::CHECK;
 use crate::instance::Claim;
 use crate::traffic::{Protocol, Retry, Traffic};
-use crate::{duration, suggest};
+use crate::{ServiceName, duration, suggest};
 
 /// What a duration may be.
 pub(crate) const DURATIONS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(1);
@@ -103,6 +103,20 @@ impl<'a> Words<'a> {
             (Ok(timeout), Ok(retry), Ok(slow_start), Ok(hold)) => Ok(Traffic { timeout, retry, slow_start, hold }),
             _ => Err(faults),
         }
+    }
+
+    /// `depends_on`: names of services, separated by commas.
+    pub(crate) fn depends_on(&self) -> Result<Vec<ServiceName>, Fault> {
+        const WORD: &str = "depends_on";
+        let names = self.get(WORD).into_iter().flat_map(|names| names.split(',')).map(str::trim);
+        names
+            .map(|name| {
+                ServiceName::new(name).map_err(|error| {
+                    let cure = "write the names of services, separated by commas";
+                    Fault::new(WORD, format!("{name:?} is not the name of a service: {error}"), cure)
+                })
+            })
+            .collect()
     }
 
     fn hold(&self) -> Result<Option<Duration>, Fault> {

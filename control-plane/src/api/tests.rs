@@ -126,6 +126,7 @@ pub(crate) fn container(service: &str, name: &str, version: &str, ip_end: u8) ->
             claim,
             protocol: Protocol::default(),
             traffic: Traffic::default(),
+            depends_on: Vec::new(),
         }],
         instances: vec![instance],
         problems: Vec::new(),

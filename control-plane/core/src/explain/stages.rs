@@ -41,7 +41,11 @@ pub(super) fn service(state: &State, name: &ServiceName) -> Part {
         service: Some(name.to_string()),
         version: None,
         outcome: format!("it is published at {}", places(view)),
-        stages: vec![discovered, host(view), split(view), traffic(state, view), ready(view)],
+        stages: [discovered, host(view), split(view), traffic(state, view)]
+            .into_iter()
+            .chain(depends_on(state, view))
+            .chain([ready(view)])
+            .collect(),
         events: Vec::new(),
     }
 }
@@ -124,6 +128,22 @@ fn belong(members: &[(&Discovered, &Membership)]) -> String {
         (0, _) => format!("{entries_said} of files belong to it"),
         (containers, _) => format!("{containers} container(s) and {entries_said} of files belong to it"),
     }
+}
+
+/// What it needs, and whether that is ready. Whether it gets traffic does not depend on it.
+fn depends_on(state: &State, view: &ServiceView) -> Option<Stage> {
+    let said = |name: &ServiceName| match state.service(name) {
+        None => Err(format!("`{name}`, which is not known")),
+        Some(needed) if needed.has_ready_instance() => Ok(format!("`{name}`, which is ready")),
+        Some(needed) => Err(format!("`{name}`, which is not: {}", ready(needed).detail)),
+    };
+    let needed: Vec<_> = view.depends_on.iter().map(said).collect();
+    if needed.is_empty() {
+        return None;
+    }
+    let waits = needed.iter().any(Result::is_err) && !view.has_ready_instance();
+    let detail = needed.into_iter().map(|said| said.unwrap_or_else(|said| said)).collect::<Vec<_>>().join("; ");
+    Some(Stage::new("depends on", if waits { Pending } else { Passed }, None, detail))
 }
 
 /// How its instances are asked, and who says so.

@@ -234,11 +234,13 @@ impl Candidate {
         let claim = reader.sound(words, words.claim(hosts));
         let protocol = reader.sound(words, words.protocol().map_err(|fault| vec![fault]));
         let traffic = reader.sound(words, words.traffic());
-        let membership = match (service, version, claim, protocol, traffic) {
-            (Some(service), Some(version), Some(claim), Some(protocol), Some(traffic))
+        let depends_on = reader.sound(words, words.depends_on().map_err(|fault| vec![fault]));
+        let asked = protocol.zip(traffic).zip(depends_on);
+        let membership = match (service, version, claim, asked) {
+            (Some(service), Some(version), Some(claim), Some(((protocol, traffic), depends_on)))
                 if reader.problems.is_empty() =>
             {
-                Some(Membership { service, version, claim, protocol, traffic })
+                Some(Membership { service, version, claim, protocol, traffic, depends_on })
             }
             _ => None,
         };

@@ -118,6 +118,7 @@ fn every_label_says_what_it_says() {
         ("tidegate.retry", "all"),
         ("tidegate.slowstart", "30s"),
         ("tidegate.ready.hold", "7s"),
+        ("tidegate.depends_on", "db, cache"),
         ("tidegate.drain", "1m"),
     ]));
     let instance = &discovered.instances[0];
@@ -134,6 +135,8 @@ fn every_label_says_what_it_says() {
         hold: Some(Duration::from_secs(7)),
     };
     assert_eq!(discovered.memberships[0].traffic, asked);
+    let needs: Vec<&str> = discovered.memberships[0].depends_on.iter().map(crate::ServiceName::as_str).collect();
+    assert_eq!(needs, ["db", "cache"]);
     assert_eq!(instance.id.address.port(), 8080);
     assert_eq!(
         instance.check,
@@ -165,10 +168,10 @@ fn every_label_says_what_it_says() {
 #[test]
 fn the_schema_lists_every_label_once_and_the_test_above_knows_them_all() {
     let mut keys: Vec<_> = SCHEMA.iter().map(|(key, _)| *key).collect();
-    assert_eq!(keys.len(), 27, "a new label needs a line in `every_label_says_what_it_says`");
+    assert_eq!(keys.len(), 28, "a new label needs a line in `every_label_says_what_it_says`");
     keys.sort_unstable();
     keys.dedup();
-    assert_eq!(keys.len(), 27);
+    assert_eq!(keys.len(), 28);
 }
 
 #[test]

@@ -178,6 +178,32 @@ fn another_protocol_in_the_same_version_is_quarantined_alone_and_in_another_one_
 }
 
 #[test]
+fn who_starts_gets_requests_where_that_is_wanted_and_only_while_it_starts() {
+    let a = shop("a", 2, "v1");
+    let mut world = World::unsynced(config("services: { shop: { whenStarting: route } }"));
+    world.reset(std::slice::from_ref(&a));
+    world.now = world.now.after(FIRST_ROUND);
+    let ready = |world: &mut World| {
+        world.settle();
+        shop_view(world).versions.values().next().unwrap().census().ready
+    };
+    assert_eq!(ready(&mut world), 1, "no check has ended yet");
+    let verdict = |starting| Verdict { passing: false, starting, detail: "refused".to_owned(), since: world.now };
+    let id = discovered(&a).instances.remove(0).id;
+    let told = |starting| Input::Checked { id: id.clone(), verdict: verdict(starting) };
+    let (within, over) = (told(true), told(false));
+    world.apply(within.clone());
+    assert_eq!(ready(&mut world), 1);
+    let why = shop_view(&world).versions.values().next().unwrap().instances[0].readiness.to_string();
+    assert_eq!(why, "routed while it starts: starting: refused");
+    world.apply(over);
+    assert_eq!(ready(&mut world), 0, "its grace is over");
+    world.configure("services: { shop: { whenStarting: wait } }");
+    world.apply(within);
+    assert_eq!(ready(&mut world), 0);
+}
+
+#[test]
 fn who_was_ready_last_serves_on_where_that_is_wanted_and_only_while_nobody_is() {
     let (a, b) = (shop("a", 2, "v1"), shop("b", 3, "v1"));
     let mut world = World::with(config("services: { shop: { whenNoneReady: serveLast } }"), &[a.clone(), b.clone()]);

@@ -3,10 +3,10 @@
 use super::super::tree::Node;
 use std::collections::BTreeMap;
 
-use super::super::{Canary, HashOn, Salt, ServiceConfig, WHOLE, WhenNoneReady};
+use super::super::{Canary, HashOn, Salt, ServiceConfig, WHOLE, WhenNoneReady, WhenStarting};
 use super::Reader;
 use crate::traffic::Traffic;
-use crate::words::{Fault, Words};
+use crate::words::{Fault, Words, listed};
 use crate::{VersionName, suggest};
 
 /// The keys that say how a service's instances are asked, and the words of containers that say the same.
@@ -16,8 +16,11 @@ const TRAFFIC: [(&str, &str); 4] =
 impl Reader<'_> {
     pub(super) fn service(&mut self, name: &str, node: &Node) -> ServiceConfig {
         let path = format!("services.{name}");
-        let keys =
-            self.keys(&path, node, &["stable", "canary", "timeout", "retry", "slowStart", "hold", "whenNoneReady"]);
+        let keys = self.keys(
+            &path,
+            node,
+            &["stable", "canary", "timeout", "retry", "slowStart", "hold", "whenStarting", "whenNoneReady"],
+        );
         let stable = keys.get("stable").and_then(|node| {
             let path = format!("{path}.stable");
             let version = self.keys(&path, node, &["version"]).get("version").copied();
@@ -34,8 +37,11 @@ impl Reader<'_> {
             }
         }
         let traffic = self.traffic(&path, &keys);
-        let when_none_ready = keys.get("whenNoneReady").map(|node| self.when_none_ready(&path, node));
-        ServiceConfig { stable, canary, traffic, when_none_ready: when_none_ready.unwrap_or_default() }
+        let starting = [("wait", WhenStarting::Wait), ("route", WhenStarting::Route)];
+        let when_starting = self.way(&path, "whenStarting", &keys, &starting);
+        let none_ready = [("error", WhenNoneReady::Error), ("serveLast", WhenNoneReady::ServeLast)];
+        let when_none_ready = self.way(&path, "whenNoneReady", &keys, &none_ready);
+        ServiceConfig { stable, canary, traffic, when_starting, when_none_ready }
     }
 
     fn traffic(&mut self, path: &str, keys: &BTreeMap<&str, &Node>) -> Traffic {
@@ -56,17 +62,25 @@ impl Reader<'_> {
         Traffic::default()
     }
 
-    fn when_none_ready(&mut self, path: &str, node: &Node) -> WhenNoneReady {
-        let path = format!("{path}.whenNoneReady");
-        match self.text(&path, node) {
-            Some("error") | None => WhenNoneReady::Error,
-            Some("serveLast") => WhenNoneReady::ServeLast,
-            Some(other) => {
-                let cure = suggest::did_you_mean(other, ["error", "serveLast"], || "use error or serveLast".to_owned());
-                self.report(node.place, &format!("`{path}`: there is no way {other:?}"), &cure);
-                WhenNoneReady::Error
-            }
+    /// Which way is meant; the default where none is said.
+    fn way<T: Copy + Default>(
+        &mut self,
+        path: &str,
+        key: &str,
+        keys: &BTreeMap<&str, &Node>,
+        ways: &[(&'static str, T)],
+    ) -> T {
+        let path = format!("{path}.{key}");
+        let Some((node, text)) = keys.get(key).and_then(|node| Some((node, self.text(&path, node)?))) else {
+            return T::default();
+        };
+        let known = ways.iter().find(|(way, _)| *way == text);
+        if known.is_none() {
+            let names = || ways.iter().map(|(way, _)| *way);
+            let cure = suggest::did_you_mean(text, names(), || format!("use {}", listed(names())));
+            self.report(node.place, &format!("`{path}`: there is no way {text:?}"), &cure);
         }
+        known.map(|(_, meant)| *meant).unwrap_or_default()
     }
 
     fn version(&mut self, path: &str, parent: &Node, node: Option<&Node>) -> Option<VersionName> {
