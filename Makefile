@@ -49,12 +49,15 @@ FUZZ_FLAGS := --cfg fuzzing -Ccodegen-units=16 -Cpasses=sancov-module $(addprefi
 	level=4 inline-8bit-counters pc-table trace-compares)
 FUZZ_SECONDS ?= 300
 
-fuzz: ## play what nobody thought of to the xDS server and to discovery, each for FUZZ_SECONDS (300)
-	mkdir -p fuzz/corpus/requests fuzz/corpus/answers
-	cd fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" cargo run --release --target $(shell uname -m)-unknown-linux-gnu --bin requests -- \
-		corpus/requests -max_total_time=$(FUZZ_SECONDS) -max_len=2048 -timeout=10 -artifact_prefix=corpus/
-	cd fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" cargo run --release --target $(shell uname -m)-unknown-linux-gnu --bin answers -- \
-		corpus/answers -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=10 -artifact_prefix=corpus/
+# What it does with WHAT, of at most so many bytes: $(call play,WHAT,BYTES)
+play = cd fuzz && mkdir -p corpus/$(1) && RUSTFLAGS="$(FUZZ_FLAGS)" cargo run --release \
+	--target $(shell uname -m)-unknown-linux-gnu --bin $(1) -- corpus/$(1) -max_total_time=$(FUZZ_SECONDS) -max_len=$(2) \
+	-timeout=10 -artifact_prefix=corpus/
+
+fuzz: ## play what nobody thought of to the xDS server, to discovery and as labels, each for FUZZ_SECONDS (300)
+	$(call play,requests,2048)
+	$(call play,answers,8192)
+	$(call play,labels,8192) -dict=labels.dict -len_control=0
 
 bench: build ## measure; writes target/bench/report.json and target/bench/xds.json
 	@scripts/setup bench

@@ -1,4 +1,4 @@
-//! The loopback HTTP API: it shows what is known, and changes nothing. Everything passes the `guard` first. One connection costs
+//! The loopback HTTP API: it shows what is known, and takes what operators ask for. Everything passes the `guard` first. One connection costs
 //! little, many are not taken, and none may dawdle.
 
 pub(crate) mod edges;
@@ -6,7 +6,9 @@ mod envoy;
 pub(crate) mod events;
 mod explain;
 mod guard;
+pub(crate) mod operate;
 pub(crate) mod load;
+pub mod token;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -17,7 +19,7 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
@@ -33,7 +35,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use self::envoy::LocalEnvoy;
+use self::token::Token;
 use crate::metrics::{self, Figures};
+use crate::operator::Operator;
 use crate::reconcile::{Gone, Observer};
 
 /// Connections at once: a few people, a few scrapers, a dashboard in many tabs.
@@ -60,6 +64,10 @@ pub struct ApiContext {
     pub counted: Arc<Registry>,
     /// The Envoy of this machine.
     pub envoy: LocalEnvoy,
+    /// What operators ask for.
+    pub operator: Operator,
+    /// What whoever changes something has to show.
+    pub token: Token,
     /// Places for those who follow the timeline.
     followers: Arc<Semaphore>,
 }
@@ -67,15 +75,31 @@ pub struct ApiContext {
 impl ApiContext {
     /// What there is to read.
     #[must_use]
-    pub fn new(observer: Observer, store: Store, counted: Arc<Registry>, envoy: LocalEnvoy) -> Self {
-        Self { observer, store, counted, envoy, followers: Arc::new(Semaphore::new(events::MAX_FOLLOWERS)) }
+    pub fn new(
+        observer: Observer,
+        store: Store,
+        counted: Arc<Registry>,
+        envoy: LocalEnvoy,
+        operator: Operator,
+        token: Token,
+    ) -> Self {
+        Self {
+            observer,
+            store,
+            counted,
+            envoy,
+            operator,
+            token,
+            followers: Arc::new(Semaphore::new(events::MAX_FOLLOWERS)),
+        }
     }
 }
 
 /// Serves until `shutdown`.
 pub async fn serve(listener: TcpListener, context: ApiContext, shutdown: CancellationToken) {
     let Ok(address) = listener.local_addr() else { return };
-    let service = TowerToHyperService::new(router(context, guard::Guard::new(address)));
+    let guard = guard::Guard::new(address, context.token.clone());
+    let service = TowerToHyperService::new(router(context, guard));
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -133,6 +157,10 @@ fn router(context: ApiContext, guard: guard::Guard) -> Router {
         .route("/v1/explain/{subject}", get(explained))
         .route("/v1/events", get(events::events))
         .route("/v1/canary", get(canary))
+        .route("/v1/drain", post(operate::drain))
+        .route("/v1/undrain", post(operate::undrain))
+        .route("/v1/drain/{container}", get(operate::drained))
+        .route("/v1/deploy/{service}/{version}", get(operate::deploy))
         .route("/v1/edges", get(edge_list))
         .route("/v1/load", get(load_report))
         .route("/v1/envoy/config", get(envoy::config))

@@ -10,6 +10,7 @@ mod events;
 mod explain;
 mod load;
 mod moment;
+mod operate;
 mod start;
 mod status;
 mod validate;
@@ -80,6 +81,27 @@ enum Command {
     },
     /// Shows what happened, why, and what the edges said of it
     Events(EventsArgs),
+    /// Keeps new requests from a container, and lets it end those it has
+    ///
+    /// It holds until `undrain`, or until this run of the container ends. The last container that takes the requests of a
+    /// version is not drained.
+    Drain {
+        #[command(flatten)]
+        of: DrainArgs,
+        /// Returns when every edge has accepted it and nothing is under way from the local Envoy
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        limit: LimitArgs,
+    },
+    /// Ends what `drain` began
+    Undrain {
+        #[command(flatten)]
+        of: DrainArgs,
+    },
+    /// What concerns deployments
+    #[command(subcommand)]
+    Deploy(DeployCommand),
     /// Shows the rollouts
     #[command(subcommand)]
     Canary(CanaryCommand),
@@ -189,6 +211,40 @@ struct EventsArgs {
     since: Option<Duration>,
 }
 
+#[derive(Debug, Args)]
+struct DrainArgs {
+    /// A container by its name or the beginning of its id
+    container: String,
+    /// The state directory of the control plane, which holds the token of such commands [default: $STATE_DIRECTORY, else
+    /// ./tidegate-state]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+struct LimitArgs {
+    /// Gives up after so long, and says what is missing
+    #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+enum DeployCommand {
+    /// Returns when so many instances of a version are ready and every edge has accepted them
+    Wait {
+        /// The service
+        service: String,
+        /// Its version
+        #[arg(long, default_value = "default")]
+        version: String,
+        /// How many have to be ready
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        replicas: u32,
+        #[command(flatten)]
+        limit: LimitArgs,
+    },
+}
+
 #[derive(Debug, Subcommand)]
 enum CanaryCommand {
     /// Shows weights, buckets, readiness, and which edges accepted them
@@ -273,6 +329,11 @@ pub fn main() -> ExitCode {
         Command::Ps(watch) => ask::shown(|| status::ps(&api, output), watch.watch),
         Command::Explain { subject } => ask::shown(|| explain::explain(&api, output, &subject), false),
         Command::Events(args) => ask::once(events::events(&api, output, &args)),
+        Command::Drain { of, wait, limit } => ask::once(operate::drain(&api, output, &of, wait, limit.timeout)),
+        Command::Undrain { of } => ask::once(operate::undrain(&api, output, &of)),
+        Command::Deploy(DeployCommand::Wait { service, version, replicas, limit }) => {
+            ask::once(operate::deployed(&api, output, (&service, &version), replicas, limit.timeout))
+        }
         Command::Canary(CanaryCommand::Status { service, watch }) => {
             ask::shown(|| canary::status(&api, output, service.as_deref()), watch.watch)
         }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -263,6 +264,37 @@ impl AdminClient {
     pub async fn stats(&self, filter: &str) -> Result<BTreeMap<String, u64>, AdminError> {
         let filter = percent_encoding::utf8_percent_encode(filter, percent_encoding::NON_ALPHANUMERIC);
         Ok(stats(&self.get(&format!("/stats?filter={filter}")).await?))
+    }
+
+    /// The id of its node.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub(crate) async fn node(&self) -> Result<String, AdminError> {
+        #[derive(serde::Deserialize)]
+        struct Info {
+            node: Node,
+        }
+        #[derive(serde::Deserialize)]
+        struct Node {
+            id: String,
+        }
+        let info: Info = serde_json::from_str(&self.get("/server_info").await?)
+            .map_err(|error| AdminError::Strange(error.to_string()))?;
+        Ok(info.node.id)
+    }
+
+    /// Requests and upgraded connections that are under way to these hosts of clusters.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub(crate) async fn in_flight(&self, hosts: &[(String, SocketAddr)]) -> Result<u64, AdminError> {
+        let said = self.get("/clusters").await?;
+        let wanted: Vec<String> =
+            hosts.iter().map(|(cluster, host)| format!("{cluster}::{host}::rq_active::")).collect();
+        let of_host =
+            |line: &str| wanted.iter().find_map(|wanted| line.strip_prefix(wanted)?.trim().parse::<u64>().ok());
+        Ok(said.lines().filter_map(of_host).sum())
     }
 
     /// All that it says it has; 64 MiB an answer at most.

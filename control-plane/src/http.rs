@@ -1,14 +1,15 @@
 //! One HTTP/1 exchange over a loopback address or a unix socket, bounded in time and size: how the command line asks the API, and
 //! how Envoy's admin interface is asked; and an answer that comes line by line. No redirects, no pools, no TLS.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -90,13 +91,39 @@ pub(crate) async fn exchange(
     path: &str,
     limit: Duration,
 ) -> Result<Answer, HttpError> {
-    let timed_out = |_| HttpError::TimedOut { target: target.clone(), limit };
-    let refused = |source| HttpError::Connect { target: target.clone(), source };
     let authority = match target {
         Target::Tcp(authority) => authority.as_str(),
         Target::Unix(_) => "localhost",
     };
-    let request = request(method, path, authority)?;
+    send(target, request(method, path, authority)?, limit).await
+}
+
+/// Sends `body`, which is JSON, showing who asks, and waits for the whole answer for `limit` at most.
+pub(crate) async fn post(
+    target: &Target,
+    path: &str,
+    authorization: &str,
+    body: Vec<u8>,
+    limit: Duration,
+) -> Result<Answer, HttpError> {
+    let Target::Tcp(authority) = target else { return Err(HttpError::Path { path: path.to_owned() }) };
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(path)
+        .header(http::header::HOST, authority)
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .header(http::header::AUTHORIZATION, authorization)
+        .body(Full::from(body))
+        .map_err(|_| HttpError::Path { path: path.to_owned() })?;
+    send(target, request, limit).await
+}
+
+async fn send<B>(target: &Target, request: Request<B>, limit: Duration) -> Result<Answer, HttpError>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
+    let timed_out = |_| HttpError::TimedOut { target: target.clone(), limit };
+    let refused = |source| HttpError::Connect { target: target.clone(), source };
     let conversation = async {
         match target {
             Target::Tcp(authority) => {
@@ -198,11 +225,14 @@ fn request(method: Method, path: &str, authority: &str) -> Result<Request<Empty<
         .map_err(|_| HttpError::Path { path: path.to_owned() })
 }
 
-async fn converse(
+async fn converse<B>(
     target: &Target,
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    request: Request<Empty<Bytes>>,
-) -> Result<Answer, HttpError> {
+    request: Request<B>,
+) -> Result<Answer, HttpError>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
     let broke = |reason: String| HttpError::BrokeOff { target: target.clone(), reason };
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broke(e.to_string()))?;

@@ -10,6 +10,7 @@ pub mod filter;
 mod groups;
 pub mod reconcile;
 mod state_dir;
+pub mod operator;
 pub mod last_known_good;
 pub mod edges;
 pub mod heartbeat;

@@ -16,12 +16,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::token::Token;
 use crate::api::{ApiContext, LocalEnvoy};
 use crate::clock::Clock;
 use crate::config::ConfigWatch;
 use crate::discovery::docker::{DockerMetrics, DockerProvider, DockerSettings, Sightings};
 use crate::discovery::file::FileProvider;
 use crate::last_known_good::LastKnownGood;
+use crate::operator::{self, Operator};
 use crate::options::{DEFAULT_CONFIG, RunOptions};
 use crate::probe::Prober;
 use crate::reconcile::Reconcile;
@@ -80,7 +82,9 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let required = required_engines(&config).chain(file.iter().map(|_| ProviderName::file()));
     groups::put_in_force(&config.edge.groups, &store);
     let mut last_known_good = LastKnownGood::new(&options.state_dir);
-    let mut state = State::new(config.clone(), required, 0);
+    let (drains, unread) = Operator::restore(&options.state_dir);
+    let (token, untaken) = Token::take_or_none(&options.state_dir);
+    let mut state = State::new(config.clone(), required, 0).draining(drains);
     if let Some(kept_at) = last_known_good.restore(&store) {
         state = state.serving_kept(kept_at);
     }
@@ -96,7 +100,8 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let serving = ServerConfig { tls, ..ServerConfig::default() };
     metrics::connections(&serving.connections, &mut registry);
     let local = LocalEnvoy::new(&admin);
-    let context = ApiContext::new(observer, store.clone(), Arc::new(registry), local);
+    let operator = Operator::new(&options.state_dir, inbox.clone());
+    let context = ApiContext::new(observer, store.clone(), Arc::new(registry), local, operator, token);
 
     let shutdown = CancellationToken::new();
     let mut tasks = Tasks::default();
@@ -130,6 +135,13 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     if let Some(problem) = exposed {
         tracing::warn!(address = %config.xds.address, "xDS is served in plain text to whoever can reach it");
         inbox.send(Input::Reported { part: XDS, problems: vec![problem] }).await.context("nobody reads the inbox")?;
+    }
+    let unkept: Vec<Problem> = unread.into_iter().chain(untaken).collect();
+    if !unkept.is_empty() {
+        inbox
+            .send(Input::Reported { part: operator::PART, problems: unkept })
+            .await
+            .context("nobody reads the inbox")?;
     }
     let stop = shutdown.clone();
     tasks.spawn_fallible("xDS server", async move {

@@ -10,7 +10,7 @@ use tidegate_filter_core::HEARTBEAT_COUNTER;
 
 use crate::counters::Count;
 
-const PERIOD: Duration = Duration::from_secs(1);
+const PERIOD_MS: u64 = 1_000;
 
 thread_local! {
     /// The root contexts of this VM that tick. A request under way keeps an old policy's root alive, and it goes on
@@ -22,20 +22,36 @@ thread_local! {
 pub(crate) struct Heartbeat {
     context_id: u32,
     beats: Count,
+    tick_ms: u64,
+    /// Since the last beat.
+    passed_ms: u64,
 }
 
 impl Heartbeat {
     pub(crate) fn start(context_id: u32) -> Self {
         TICKING.with_borrow_mut(|ticking| ticking.insert(context_id));
-        let _ = hostcalls::set_tick_period(PERIOD);
-        Self { context_id, beats: Count::define(HEARTBEAT_COUNTER.to_owned()) }
+        let _ = hostcalls::set_tick_period(Duration::from_millis(PERIOD_MS));
+        let beats = Count::define(HEARTBEAT_COUNTER.to_owned());
+        Self { context_id, beats, tick_ms: PERIOD_MS, passed_ms: 0 }
     }
 
-    /// Beats, if this root is the youngest: one VM, one beat.
-    pub(crate) fn tick(&self) {
-        if TICKING.with_borrow(|ticking| ticking.last() == Some(&self.context_id)) {
+    /// Ticks faster than it beats.
+    pub(crate) fn hurry(&mut self, tick_ms: u64) {
+        let _ = hostcalls::set_tick_period(Duration::from_millis(tick_ms));
+        self.tick_ms = tick_ms;
+    }
+
+    /// Beats each second, if this root is the youngest: one VM, one beat. Says how much time has passed for the VM.
+    pub(crate) fn tick(&mut self) -> Option<u64> {
+        if TICKING.with_borrow(|ticking| ticking.last() != Some(&self.context_id)) {
+            return None;
+        }
+        self.passed_ms = self.passed_ms.saturating_add(self.tick_ms);
+        if self.passed_ms >= PERIOD_MS {
+            self.passed_ms = 0;
             self.beats.add_one();
         }
+        Some(self.tick_ms)
     }
 }
 

@@ -1,5 +1,5 @@
 //! The filter as Envoy runs it: proxy-wasm glue around `tidegate-filter-core`. It hands the core a request's facts and
-//! carries its decision out; it decides nothing itself and remembers nothing of a request.
+//! carries its decision out; it decides nothing itself, and remembers of a request at most that it waits.
 //!
 //! Whatever panics here ends the wasm VM of one worker: until the control plane heals it, that worker serves plain xDS,
 //! with the right weights and without stickiness. Hence the lints, and hence the care about proxy-wasm 0.2.5, which
@@ -13,6 +13,8 @@
 //! | `get_map_value` (never called) | any client, by a value that is not UTF-8 |
 //! | `get_property` | nothing Envoy answers: `NotFound`, `SerializationFailure`, `InternalFailure` are values |
 //! | `send_http_response`, `set_tick_period`, `define_metric`, `log` | `BadArgument`, on arguments never passed here |
+//! | `set_effective_context` | nothing Envoy answers: `BadArgument`, for a context that is gone, is a value |
+//! | `resume_http_request` | `BadArgument`, outside a request |
 //! | `increment_metric` | nothing Envoy answers: `NotFound` and `BadArgument` are values |
 //! | any call that `capability_restriction_config` does not allow | `InternalFailure`: what is used must be allowed |
 
@@ -21,6 +23,7 @@
 mod counters;
 mod heartbeat;
 mod host;
+mod parked;
 mod request;
 mod root;
 

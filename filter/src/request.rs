@@ -2,6 +2,7 @@
 //! counter: the route's name, the key, the bucket. Counting which version answered takes one more and a counter, where
 //! the policy asks for it.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -11,17 +12,22 @@ use proxy_wasm::types::Action;
 use tidegate_filter_core::{BUCKET_HEADER, Decision, REASON_HEADER, Refusal, VERSION_HEADER, service_of_route};
 
 use crate::host;
+use crate::parked;
 use crate::root::Service;
 
+/// Whose answer is to be counted, once it comes.
+pub(crate) type Awaited = Rc<RefCell<Option<Rc<Service>>>>;
+
 pub(crate) struct Request {
+    context_id: u32,
     services: Rc<BTreeMap<String, Rc<Service>>>,
-    /// Whose answer is to be counted, once it comes.
-    awaited: Option<Rc<Service>>,
+    awaited: Awaited,
+    is_parked: bool,
 }
 
 impl Request {
-    pub(crate) fn new(services: Rc<BTreeMap<String, Rc<Service>>>) -> Self {
-        Self { services, awaited: None }
+    pub(crate) fn new(context_id: u32, services: Rc<BTreeMap<String, Rc<Service>>>) -> Self {
+        Self { context_id, services, awaited: Awaited::default(), is_parked: false }
     }
 
     /// Envoy's routing says whose request this is; the filter matches no hosts.
@@ -45,21 +51,19 @@ impl HttpContext for Request {
             std::process::abort();
         }
         let Some(service) = self.service() else { return Action::Continue };
-        match service.policy.decide(&service.name, host::fact) {
-            Decision::Neutral => return Action::Continue,
-            Decision::Unkeyed => service.unkeyed.add_one(),
-            Decision::Bucket(bucket) => {
-                host::set_request_header(BUCKET_HEADER, bucket.to_string().as_bytes());
-                service.bucketed.add_one();
-            }
-            Decision::Refuse(refusal) => {
-                refuse(&refusal);
-                service.refused.add_one();
-                return Action::Pause;
+        match carry_out(&service, &self.awaited) {
+            Decision::Neutral | Decision::Unkeyed | Decision::Bucket(_) => Action::Continue,
+            Decision::Refuse(_) => Action::Pause,
+            Decision::Hold(hold_ms) => {
+                service.held.add_one();
+                self.is_parked = parked::park(self.context_id, Rc::clone(&service), hold_ms, Rc::clone(&self.awaited));
+                if !self.is_parked {
+                    refuse(&service.policy.refusal());
+                    service.refused.add_one();
+                }
+                Action::Pause
             }
         }
-        self.awaited = (!service.answered.is_empty()).then_some(service);
-        Action::Continue
     }
 
     fn on_http_response_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
@@ -73,8 +77,38 @@ impl HttpContext for Request {
     }
 }
 
+impl Drop for Request {
+    fn drop(&mut self) {
+        if self.is_parked {
+            parked::forget(self.context_id);
+        }
+    }
+}
+
+/// Tells Envoy what the policy says of the request at hand, except to wait.
+pub(crate) fn carry_out(service: &Rc<Service>, awaited: &Awaited) -> Decision {
+    let decision = service.policy.decide(&service.name, host::fact);
+    match &decision {
+        Decision::Neutral | Decision::Hold(_) => return decision,
+        Decision::Unkeyed => service.unkeyed.add_one(),
+        Decision::Bucket(bucket) => {
+            host::set_request_header(BUCKET_HEADER, bucket.to_string().as_bytes());
+            service.bucketed.add_one();
+        }
+        Decision::Refuse(refusal) => {
+            refuse(refusal);
+            service.refused.add_one();
+            return decision;
+        }
+    }
+    if !service.answered.is_empty() {
+        awaited.replace(Some(Rc::clone(service)));
+    }
+    decision
+}
+
 /// Envoy makes of this what the client understands: an HTTP answer, or for gRPC status 14 with the body as its message.
-fn refuse(refusal: &Refusal) {
+pub(crate) fn refuse(refusal: &Refusal) {
     let retry_after = refusal.retry_after_s.to_string();
     let headers =
         vec![("retry-after", retry_after.as_str()), (REASON_HEADER, refusal.reason), ("content-type", "text/plain")];

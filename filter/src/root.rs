@@ -13,6 +13,7 @@ use tidegate_filter_core::{
 
 use crate::counters::Count;
 use crate::heartbeat::Heartbeat;
+use crate::parked;
 use crate::request::Request;
 
 pub(crate) struct Root {
@@ -28,6 +29,7 @@ pub(crate) struct Service {
     pub(crate) bucketed: Count,
     pub(crate) unkeyed: Count,
     pub(crate) refused: Count,
+    pub(crate) held: Count,
     /// By version, in the policy's order.
     pub(crate) answered: Vec<(String, Count)>,
 }
@@ -46,6 +48,7 @@ impl Service {
             bucketed: count(Counter::Bucketed),
             unkeyed: count(Counter::Unkeyed),
             refused: count(Counter::Refused),
+            held: count(Counter::Held),
             answered: policy.versions.iter().map(answered).collect(),
             name,
             policy,
@@ -78,17 +81,23 @@ impl RootContext for Root {
         let services = policy.services.into_iter();
         self.services =
             Rc::new(services.map(|(name, policy)| (name.clone(), Rc::new(Service::new(name, policy)))).collect());
+        if let Some(heartbeat) = &mut self.heartbeat
+            && self.services.values().any(|service| service.policy.hold_ms > 0)
+        {
+            heartbeat.hurry(parked::TICK_MS);
+        }
+        parked::reconsider(self.context_id, &self.services);
         true
     }
 
     fn on_tick(&mut self) {
-        if let Some(heartbeat) = &self.heartbeat {
-            heartbeat.tick();
+        if let Some(passed_ms) = self.heartbeat.as_mut().and_then(Heartbeat::tick) {
+            parked::tick(self.context_id, passed_ms);
         }
     }
 
-    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Request::new(Rc::clone(&self.services))))
+    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Request::new(context_id, Rc::clone(&self.services))))
     }
 
     fn get_type(&self) -> Option<ContextType> {

@@ -4,6 +4,12 @@
 mod checks;
 mod events;
 mod files;
+mod fleet;
+mod idle;
+mod measured;
+mod publish;
+mod replaced;
+mod storm;
 
 use std::{fs, net::SocketAddr, process::Command, time::Duration};
 
@@ -27,7 +33,8 @@ const SLICE: Duration = Duration::from_secs(2);
 const CONNECTIONS: usize = 32;
 
 /// The parts of [`run`].
-pub const PARTS: [&str; 5] = ["files", "checks", "events", "discovery", "filter"];
+pub const PARTS: [&str; 9] =
+    ["files", "checks", "events", "replaced", "idle", "storm", "publish", "discovery", "filter"];
 
 /// Measures everything, or one of [`PARTS`].
 pub async fn run(only: Option<&str>, say: impl Fn(&str)) -> Result<Vec<Row>> {
@@ -47,6 +54,22 @@ pub async fn run(only: Option<&str>, say: impl Fn(&str)) -> Result<Vec<Row>> {
     if is_wanted("events") {
         say("events: one among 10, 100 and 1,000 services");
         rows.extend(events::run().await?);
+    }
+    if is_wanted("replaced") {
+        say("replaced: a container of one service among 10, 100 and 1,000 others");
+        rows.extend(replaced::run().await?);
+    }
+    if is_wanted("idle") {
+        say("idle: 1,000 containers, and health checks of strangers");
+        rows.extend(idle::run().await?);
+    }
+    if is_wanted("storm") {
+        say("storm: 2,000 fake and 40 real containers start together");
+        rows.extend(storm::run().await?);
+    }
+    if is_wanted("publish") {
+        say("publish: a start and a stop to clients, among 10, 100 and 1,000 containers");
+        rows.extend(publish::run().await?);
     }
     if !is_wanted("discovery") && !is_wanted("filter") {
         return Ok(rows);

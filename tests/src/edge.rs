@@ -182,7 +182,8 @@ impl Edge {
         Self::start_from(providers, services, &[], 2).await
     }
 
-    async fn start_from(providers: String, services: &str, arguments: &[&str], concurrency: u32) -> Result<Self> {
+    /// With these providers: the YAML below the key `providers:`, in one line.
+    pub async fn start_from(providers: String, services: &str, arguments: &[&str], concurrency: u32) -> Result<Self> {
         Self::start_as(Settings::free(providers)?, services, arguments, concurrency).await
     }
 

@@ -8,6 +8,7 @@ mod network;
 use std::{
     collections::HashMap,
     env,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -115,6 +116,16 @@ impl Engine {
     /// A bridge network that has one address to give away.
     pub async fn network_of_one(&self, name: &str) -> Result<Network> {
         Network::create_of_one(self, name).await
+    }
+
+    /// A bridge network with IPv6.
+    pub async fn network_v6(&self, name: &str) -> Result<Network> {
+        Network::create_v6(self, name).await
+    }
+
+    /// A macvlan network on a device of this machine, with its addresses and the gateway among them.
+    pub async fn macvlan(&self, name: &str, parent: &str, subnet: &str, gateway: IpAddr) -> Result<Network> {
+        Network::create_macvlan(self, name, parent, subnet, gateway).await
     }
 
     pub async fn create(&self, spec: Spec) -> Result<Container> {

@@ -64,6 +64,22 @@ impl Namespace {
         Ipv4Addr::new(10, 251, self.number, 2).into()
     }
 
+    /// Becomes the router of a range of macvlan addresses on the host's end, which the host itself does not reach: its packets go
+    /// over the cable and come back to them. The gateway is its own address among them.
+    pub fn route(&self, subnet: &str, gateway: IpAddr) -> Result<()> {
+        let (name, peer) = (self.name(), self.peer());
+        let prefix = subnet.split_once('/').context("a range")?.1;
+        run("ip", &["-n", &name, "address", "add", &format!("{gateway}/{prefix}"), "dev", &peer])?;
+        // Who is told of a shorter way would look for them on the host's end, which does not lead there.
+        let redirects = ["all", &peer].map(|of| format!("echo 0 > /proc/sys/net/ipv4/conf/{of}/send_redirects"));
+        for setting in
+            ["echo 1 > /proc/sys/net/ipv4/ip_forward"].into_iter().chain(redirects.iter().map(String::as_str))
+        {
+            run("ip", &["netns", "exec", &name, "sh", "-c", setting])?;
+        }
+        run("ip", &["route", "add", subnet, "via", &self.address().to_string(), "dev", &self.device()])
+    }
+
     /// From now on nothing gets through, either way, and nobody is told.
     pub fn cut(&self) -> Result<()> {
         self.filter("-A")
@@ -76,14 +92,15 @@ impl Namespace {
 
     fn filter(&self, change: &str) -> Result<()> {
         let (name, peer) = (self.name(), self.peer());
-        for (chain, direction) in [("INPUT", "-i"), ("OUTPUT", "-o")] {
+        for (chain, direction) in [("INPUT", "-i"), ("OUTPUT", "-o"), ("FORWARD", "-i")] {
             let iptables = ["netns", "exec", &name, "iptables", "-w", change, chain, direction, &peer, "-j", "DROP"];
             run("ip", &iptables)?;
         }
         Ok(())
     }
 
-    fn device(&self) -> String {
+    /// The host's end, by its name.
+    pub fn device(&self) -> String {
         format!("{DEVICE}{}", self.number)
     }
 

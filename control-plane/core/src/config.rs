@@ -17,6 +17,7 @@ pub use self::docker::{Docker, DockerEngine, DockerTls};
 pub use self::groups::{DEFAULT_GROUP, NodeGroup, NodeGroups, NodeMatch, ServiceFilter, ServicePattern};
 pub use self::tree::Place;
 use crate::ownership::Ownership;
+use crate::traffic::Traffic;
 use crate::{Code, Problem, ServiceName, VersionName};
 
 /// Where the edge listens unless the file says otherwise.
@@ -153,6 +154,36 @@ pub struct ServiceConfig {
     pub stable: Option<VersionName>,
     /// The version under trial. Never without a stable one, never equal to it.
     pub canary: Option<Canary>,
+    /// How its instances are to be asked, whatever they say themselves.
+    #[serde(skip)]
+    pub traffic: Traffic,
+    /// What becomes of an instance that starts.
+    pub when_starting: WhenStarting,
+    /// What its clients get while none of its instances is ready.
+    pub when_none_ready: WhenNoneReady,
+}
+
+/// What becomes of an instance that starts: whose HEALTHCHECK has not said anything yet, or whose check never passed and whose grace
+/// is not over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WhenStarting {
+    /// It waits until it is ready.
+    #[default]
+    Wait,
+    /// It gets requests.
+    Route,
+}
+
+/// What the clients of a service get while none of its instances is ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WhenNoneReady {
+    /// An error that says so, at once.
+    #[default]
+    Error,
+    /// What those have to say that were ready last: a check that is wrong about all of them does not end the service.
+    ServeLast,
 }
 
 /// The version under trial.

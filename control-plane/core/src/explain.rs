@@ -5,6 +5,8 @@
 mod stages;
 mod subject;
 
+pub use self::subject::container;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -96,6 +98,14 @@ pub enum SubjectError {
         /// What to do about it.
         cure: String,
     },
+    /// A service has it, and a container or entry is meant.
+    #[error("`{subject}` is a service")]
+    Service {
+        /// What was asked for, fit for a terminal.
+        subject: String,
+        /// What to do about it.
+        cure: String,
+    },
     /// A prefix of several ids.
     #[error("`{subject}` is the beginning of several container ids: {}", .candidates.join(", "))]
     Ambiguous {
@@ -111,7 +121,7 @@ impl SubjectError {
     #[must_use]
     pub fn cure(&self) -> &str {
         match self {
-            Self::Unknown { cure, .. } => cure,
+            Self::Unknown { cure, .. } | Self::Service { cure, .. } => cure,
             Self::Ambiguous { .. } => "give more characters of the id, or the container's name",
         }
     }

@@ -136,6 +136,25 @@ pub fn readiness(phase: &Phase, health: Option<DockerHealth>, check: &Check, ver
     }
 }
 
+/// Whether all that is against it is that it starts: Docker's HEALTHCHECK has not said anything yet, or its check never passed and its
+/// grace is not over.
+#[must_use]
+pub fn is_starting(phase: &Phase, health: Option<DockerHealth>, check: &Check, verdict: Option<&Verdict>) -> bool {
+    let docker = match health {
+        Some(DockerHealth::Unhealthy) => return false,
+        Some(DockerHealth::Starting) => true,
+        Some(DockerHealth::Healthy) | None => false,
+    };
+    let checks = match verdict {
+        _ if !check.kind.is_active() => false,
+        None => true,
+        Some(verdict) if verdict.passing => false,
+        Some(verdict) if verdict.starting => true,
+        Some(_) => return false,
+    };
+    *phase == Phase::Running && (docker || checks)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 //! one task.
 
 use crate::config::Config;
+use crate::drains::Drains;
 use crate::health::Verdict;
 use crate::journal::EdgeProgress;
 use crate::{InstanceId, Problem, ProviderName, Timestamp, Update};
@@ -42,6 +43,8 @@ pub enum Input {
         /// When that was.
         at: Timestamp,
     },
+    /// An operator wants just these containers drained.
+    Drained(Drains),
     /// The filter crashed in an Envoy: a fresh version of its configuration heals it.
     FilterCrashed,
     /// Time passed: deadlines are looked at.

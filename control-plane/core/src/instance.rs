@@ -13,6 +13,7 @@ pub use self::check::{
     Check, CheckKind, CheckTls, DEFAULT_GRACE, DEFAULT_INTERVAL, DEFAULT_THRESHOLD, DEFAULT_TIMEOUT, HeaderMatch,
     HttpCheck, MAX_BODY, Statuses,
 };
+use crate::traffic::{Protocol, Traffic};
 use crate::{Problem, ServiceName, Timestamp, VersionName};
 
 /// One run of one container behind one port. A run that ended never comes back: another start of the same container has
@@ -155,6 +156,13 @@ pub struct Membership {
     pub version: VersionName,
     /// Hosts and path.
     pub claim: Claim,
+    /// What its instances understand.
+    pub protocol: Protocol,
+    /// How they are to be asked.
+    #[serde(skip)]
+    pub traffic: Traffic,
+    /// The services that it needs, as it says.
+    pub depends_on: Vec<ServiceName>,
 }
 
 /// One instance of a service, as its provider sees it.

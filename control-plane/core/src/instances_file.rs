@@ -11,6 +11,7 @@ use crate::config::Place;
 use crate::config::reader::{Document, Reader};
 use crate::config::tree::{self, Node, Value};
 use crate::instance::{Check, Claim, DEFAULT_DRAIN, Discovered, Hint, Instance, InstanceId, Membership, Phase};
+use crate::traffic::{Protocol, Traffic};
 use crate::words::{CHECK, Fault, Words};
 use crate::{Code, Problem, ProviderName, ServiceName, Timestamp, VersionName};
 
@@ -23,7 +24,22 @@ const MAX_PROBLEMS: usize = 100;
 /// On what network the address of an entry holds: that of the machine.
 const NETWORK: &str = "host";
 
-const KEYS: [&str; 8] = ["service", "version", "name", "host", "path", "address", "check", "drain"];
+const KEYS: [&str; 14] = [
+    "service",
+    "version",
+    "name",
+    "host",
+    "path",
+    "address",
+    "check",
+    "drain",
+    "protocol",
+    "timeout",
+    "retry",
+    "slowstart",
+    "ready",
+    "depends_on",
+];
 
 const ENTRY: Document = Document {
     code: Code::InvalidEntry,
@@ -58,6 +74,12 @@ pub struct Entry {
     pub name: String,
     /// Hosts and path.
     pub claim: Claim,
+    /// What it understands.
+    pub protocol: Protocol,
+    /// How it is to be asked.
+    pub traffic: Traffic,
+    /// The services that it needs, as it says.
+    pub depends_on: Vec<ServiceName>,
     /// How it is checked.
     pub check: Check,
     /// How long requests in flight may take once it is being stopped.
@@ -128,6 +150,9 @@ impl Entry {
                 service: service.clone(),
                 version: version.clone(),
                 claim: self.claim.clone(),
+                protocol: self.protocol,
+                traffic: self.traffic,
+                depends_on: self.depends_on.clone(),
             }],
             instances: vec![instance],
             problems: Vec::new(),
@@ -235,9 +260,12 @@ impl Reader<'_> {
 
         let mut places: BTreeMap<&str, Place> = key("host").map(|node| ("host", node.place)).into_iter().collect();
         let mut said = Vec::new();
-        let words = ["path", "drain"].map(|word| (word, key(word)));
+        let words =
+            ["path", "drain", "protocol", "timeout", "retry", "slowstart", "depends_on"].map(|word| (word, key(word)));
         let of_check = CHECK.map(|word| (word, check.get(bare(word)).copied()));
-        for (word, node) in words.into_iter().chain(of_check) {
+        let ready = key("ready").map(|node| self.keys("ready", node, &["hold"])).unwrap_or_default();
+        let of_ready = [("ready.hold", ready.get("hold").copied())];
+        for (word, node) in words.into_iter().chain(of_check).chain(of_ready) {
             if let Some(node) = node
                 && let Some(text) = self.text(word, node)
             {
@@ -250,14 +278,24 @@ impl Reader<'_> {
         let check = self.sound(words.check(None), &places);
         let check_port = self.sound(words.check_port(), &places);
         let drain = self.sound(words.duration("drain", DEFAULT_DRAIN).map_err(|fault| vec![fault]), &places);
-        match (service, version, address, claim, check.zip(check_port), drain) {
-            (Some(service), Some(version), Some(address), Some(claim), Some((check, port)), Some(drain))
-                if self.problems.len() == before =>
-            {
+        let protocol = self.sound(words.protocol().map_err(|fault| vec![fault]), &places);
+        let traffic = self.sound(words.traffic(), &places);
+        let depends_on = self.sound(words.depends_on().map_err(|fault| vec![fault]), &places);
+        let asked = protocol.zip(traffic).zip(depends_on);
+        match (service, version, address, claim, asked, check.zip(check_port), drain) {
+            (
+                Some(service),
+                Some(version),
+                Some(address),
+                Some(claim),
+                Some(((protocol, traffic), depends_on)),
+                Some((check, port)),
+                Some(drain),
+            ) if self.problems.len() == before => {
                 let check = Check { address: port.map(|port| (address.ip(), port).into()), ..check };
                 let id = EntryId { service, version, address };
                 let name = name.map_or_else(|| id.to_string(), |name| name.as_str().to_owned());
-                Ok(Entry { id, name, claim, check, drain })
+                Ok(Entry { id, name, claim, protocol, traffic, depends_on, check, drain })
             }
             (service, version, address, ..) => Err(Unclear { service, version, address }),
         }

@@ -78,7 +78,7 @@ pub enum What {
     Ready,
     /// It gets none.
     NotReady,
-    /// It was told to stop: it gets no new ones.
+    /// It was told to stop, or an operator drains it: it gets no new ones.
     Draining,
     /// It waits until nobody takes its address for another's.
     HeldBack,
@@ -94,7 +94,7 @@ pub enum What {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cause {
-    /// `docker kill SIGTERM`, `check`, `tidegate.yaml`.
+    /// `docker kill SIGTERM`, `check`, `tidegate drain`, `tidegate.yaml`.
     pub what: String,
     /// When that was seen.
     pub at: Timestamp,
@@ -172,6 +172,11 @@ impl Cause {
     pub(crate) fn of(hint: &Hint, id: &str) -> Self {
         let what = if is_entry(id) { hint.action.clone() } else { format!("docker {}", hint.action) };
         Self { what, at: hint.at }
+    }
+
+    /// An operator's command.
+    pub(crate) fn operator(command: &str, at: Timestamp) -> Self {
+        Self { what: format!("tidegate {command}"), at }
     }
 
     pub(crate) fn check(at: Timestamp) -> Self {

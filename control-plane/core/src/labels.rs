@@ -3,6 +3,8 @@
 //! is wrong with one of its services that service; no other container is hurt by either.
 
 mod address;
+#[cfg(any(test, fuzzing))]
+mod hostile;
 mod kept;
 mod ours;
 mod reader;
@@ -11,6 +13,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use self::address::{Placement, borrowed_from};
+#[cfg(any(test, fuzzing))]
+pub use self::hostile::hostile;
 pub use self::kept::{is_secret, kept};
 use self::ours::Ours;
 use self::reader::{Candidate, Reader};
@@ -53,6 +57,12 @@ pub const SCHEMA: &[(&str, &str)] = &[
     ("tidegate.check.rise", "successes in a row to become ready again; else 2"),
     ("tidegate.check.fall", "failures in a row to become not ready; else 2"),
     ("tidegate.check.grace", "how long it may take to pass for the first time before that is a problem; else none"),
+    ("tidegate.protocol", "http1, h2c, grpc or https; else http1"),
+    ("tidegate.timeout", "how long a try may take until its answer begins; else no limit"),
+    ("tidegate.retry", "safe, off or all; else safe"),
+    ("tidegate.slowstart", "how long a newcomer takes to get its full share; else none"),
+    ("tidegate.ready.hold", "how long a request waits at the edge for a ready instance; else not at all"),
+    ("tidegate.depends_on", "the services that it needs, separated by commas; `explain` says whether they are ready"),
     (DRAIN, "how long it may go on after it was told to stop; else Docker's stop timeout"),
 ];
 

@@ -80,6 +80,8 @@ codes! {
     SecretLabel = "TG0205", "a label that is named like a secret";
     /// A host that the configuration does not let this container claim.
     HostRefused = "TG0206", "a host that its owner may not claim";
+    /// Containers of a service that want its requests handled differently.
+    SettingsDiffer = "TG0207", "containers that want different settings";
     /// An instance that is not ready for a reason its owner can mend.
     NotReady = "TG0210", "an instance is not ready";
     /// A service without any ready instance.
@@ -96,6 +98,8 @@ codes! {
     ServingKept = "TG0303", "the last known good is served";
     /// Another control plane has the state directory, or it cannot be locked.
     StateInUse = "TG0304", "the state directory cannot be had";
+    /// What operators ask for cannot be kept, or not be read.
+    OperatorState = "TG0305", "what operators ask for cannot be kept";
     /// The configuration is invalid; the last valid one stays.
     InvalidConfig = "TG0401", "the configuration is invalid";
     /// The configuration cannot be read; the last valid one stays.

@@ -73,7 +73,7 @@ pub fn split(declared: Option<&ServiceConfig>, versions: &BTreeMap<VersionName, 
     if versions.is_empty() {
         return None;
     }
-    if let Some(ServiceConfig { stable: Some(stable), canary }) = declared {
+    if let Some(ServiceConfig { stable: Some(stable), canary, .. }) = declared {
         return Some(match canary {
             None => Split::Single { version: stable.clone() },
             Some(canary) => Split::Rollout {
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_declared_stable_version_ends_the_pool() {
-        let declared = ServiceConfig { stable: Some(version("v1")), canary: None };
+        let declared = ServiceConfig { stable: Some(version("v1")), ..ServiceConfig::default() };
         let split = split(Some(&declared), &census(&[("v1", 3, 3), ("v2", 3, 3)]));
         assert_eq!(split, Some(Split::Single { version: version("v1") }));
     }
@@ -194,7 +194,7 @@ mod tests {
     fn readiness_never_changes_a_rollouts_weights() {
         let canary =
             Canary { version: version("v2"), weight: 1_000, hash_on: Vec::new(), salt: crate::config::Salt::Rollout };
-        let declared = ServiceConfig { stable: Some(version("v1")), canary: Some(canary) };
+        let declared = ServiceConfig { stable: Some(version("v1")), canary: Some(canary), ..ServiceConfig::default() };
         for (v1, v2) in [((3, 3), (3, 3)), ((3, 0), (3, 3)), ((3, 3), (0, 0))] {
             let split = split(Some(&declared), &census(&[("v1", v1.0, v1.1), ("v2", v2.0, v2.1)])).unwrap();
             assert_eq!((split.weight(&version("v1")), split.weight(&version("v2"))), (9_000, 1_000));

@@ -8,14 +8,16 @@ use serde::{Deserialize, Serialize};
 use crate::addresses::Addresses;
 use crate::catalog::Catalog;
 use crate::claims::Claims;
-use crate::config::ServiceConfig;
+use crate::config::{ServiceConfig, WhenNoneReady, WhenStarting};
+use crate::drains::Drains;
 use crate::flaps::Flaps;
-use crate::health::{Readiness, Verdict, readiness};
+use crate::health::{Readiness, Verdict, is_starting, readiness};
 use crate::instance::{
     Check, Claim, Discovered, Hint, Instance, InstanceId, Membership, Phase, is_entry, noun, short_id, subject,
 };
 use crate::ownership::Ownership;
 use crate::rollout::{Census, Split, split};
+use crate::traffic::{Protocol, Traffic};
 use crate::{Code, Problem, ServiceName, Timestamp, VersionName};
 
 /// One service.
@@ -32,6 +34,11 @@ pub struct ServiceView {
     pub versions: BTreeMap<VersionName, VersionView>,
     /// How its traffic is split.
     pub split: Split,
+    /// How its instances are asked.
+    #[serde(skip)]
+    pub traffic: Traffic,
+    /// The services that it needs, as its oldest container says.
+    pub depends_on: Vec<ServiceName>,
     /// What keeps some of its containers from their requests for a while, ready or not.
     pub conditions: Vec<Condition>,
     /// What is wrong with it.
@@ -41,6 +48,8 @@ pub struct ServiceView {
 /// One version of a service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct VersionView {
+    /// What they understand.
+    pub protocol: Protocol,
     /// Its instances, by id.
     pub instances: Vec<InstanceView>,
 }
@@ -89,8 +98,16 @@ pub struct InstanceView {
     pub first_seen: Timestamp,
     /// It was told to stop.
     pub terminating: Option<Timestamp>,
+    /// Since when an operator wants it drained.
+    pub drained: Option<Timestamp>,
+    /// Since when it gets new requests, or does not.
+    pub serving_since: Timestamp,
+    /// Since when it is left to end what it has: it was told to stop, or is drained.
+    pub leaving_since: Option<Timestamp>,
     /// What keeps it from requests although it may be ready.
     pub condition: Option<Condition>,
+    /// It is not ready, and gets requests all the same: nobody of its service is, and it was among the last who were.
+    pub serves_as_last: bool,
     /// How it is checked.
     pub check: Check,
     /// What the container is doing.
@@ -104,16 +121,22 @@ pub struct InstanceView {
 }
 
 impl InstanceView {
-    /// Ready, not told to stop, and not kept back: it gets new requests.
+    /// Ready (or the last who was), not leaving, and not kept back: it gets new requests.
     #[must_use]
     pub const fn is_serving(&self) -> bool {
-        self.readiness.is_ready() && self.terminating.is_none() && self.condition.is_none()
+        (self.readiness.is_ready() || self.serves_as_last) && !self.is_leaving() && self.condition.is_none()
     }
 
     /// Whether edges know it: it gets new requests, or is left to end those it has.
     #[must_use]
     pub const fn is_published(&self) -> bool {
-        self.is_serving() || self.terminating.is_some()
+        self.is_serving() || self.is_leaving()
+    }
+
+    /// Told to stop, or drained: it is left to end what it has.
+    #[must_use]
+    pub const fn is_leaving(&self) -> bool {
+        self.terminating.is_some() || self.drained.is_some()
     }
 }
 
@@ -137,6 +160,24 @@ impl ServiceView {
     }
 }
 
+/// The version whose requests nobody would take without this container, although it takes some now.
+#[must_use]
+pub fn left_to_nobody<'a>(
+    view: &'a ServiceView,
+    declared: Option<&ServiceConfig>,
+    container: &str,
+) -> Option<&'a VersionName> {
+    let serves = |version: &VersionName, who: &dyn Fn(&str) -> bool| {
+        let others = view.versions.iter().filter(|(other, _)| takes(declared, version, other));
+        others.flat_map(|(_, others)| &others.instances).any(|i| i.is_serving() && who(&i.id.container))
+    };
+    let own = view.versions.iter().find(|(_, own)| own.instances.iter().any(|i| i.id.container == container))?.0;
+    (view.split.versions().contains(&own)
+        && serves(own, &|who| who == container)
+        && !serves(own, &|who| who != container))
+    .then_some(own)
+}
+
 /// The claim of a service is that of its oldest container.
 pub(crate) fn claim_of<'a>(members: &[(&'a Discovered, &'a Membership)]) -> Option<(&'a Claim, Timestamp)> {
     members.first().map(|(container, membership)| (&membership.claim, container.created))
@@ -150,9 +191,18 @@ pub(crate) struct Facts<'a> {
     pub(crate) verdicts: &'a BTreeMap<InstanceId, Verdict>,
     pub(crate) addresses: &'a Addresses,
     pub(crate) flaps: &'a Flaps,
+    pub(crate) drains: &'a Drains,
     pub(crate) declared: Option<&'a ServiceConfig>,
     pub(crate) before: Option<&'a ServiceView>,
     pub(crate) now: Timestamp,
+}
+
+impl Facts<'_> {
+    /// The instance in the view before; those of a version are sorted by their ids.
+    fn known(&self, version: &VersionName, id: &InstanceId) -> Option<&InstanceView> {
+        let instances = &self.before?.versions.get(version)?.instances;
+        instances.binary_search_by(|known| known.id.cmp(id)).ok().and_then(|place| instances.get(place))
+    }
 }
 
 /// The view of a service; `None` when nothing belongs to it any more.
@@ -166,7 +216,13 @@ pub(crate) fn view(name: &ServiceName, facts: &Facts<'_>) -> Option<ServiceView>
             problems.push(disagreement(name, container, membership, claim, members[0].0));
             continue;
         }
-        let version = versions.entry(membership.version.clone()).or_default();
+        let version = versions
+            .entry(membership.version.clone())
+            .or_insert_with(|| VersionView { protocol: membership.protocol, instances: Vec::new() });
+        if membership.protocol != version.protocol {
+            problems.push(other_protocol(name, container, membership, version.protocol));
+            continue;
+        }
         let own = container.instances.iter().filter(|i| i.service == *name && i.version == membership.version);
         version.instances.extend(own.map(|instance| judge(container, instance, facts)));
     }
@@ -177,6 +233,10 @@ pub(crate) fn view(name: &ServiceName, facts: &Facts<'_>) -> Option<ServiceView>
     let held = versions.values().flat_map(|version| &version.instances).filter_map(|i| i.condition.clone());
     let held = held.filter(|condition| condition.kind == ConditionKind::HeldBack);
     let conditions = held.chain(damped).collect();
+    if facts.declared.is_some_and(|declared| declared.when_none_ready == WhenNoneReady::ServeLast) {
+        serve_last(&mut versions, facts);
+    }
+    since_when(&mut versions, facts);
     let census = versions.iter().map(|(name, view)| (name.clone(), view.census())).collect();
     let split = split(facts.declared, &census)?;
     let (hosts, lost) = hosts(name, claim, facts.claims, is_entry(&members[0].0.id));
@@ -187,10 +247,13 @@ pub(crate) fn view(name: &ServiceName, facts: &Facts<'_>) -> Option<ServiceView>
         path: claim.path.clone(),
         versions,
         split,
+        traffic: facts.declared.map(|declared| declared.traffic).unwrap_or_default().or(members[0].1.traffic),
+        depends_on: members[0].1.depends_on.clone(),
         conditions,
         problems: Vec::new(),
     };
     problems.extend(no_host(&view, claim, members[0].0));
+    problems.extend(settings_differ(name, &members, facts.declared));
     problems.extend(routing_problems(&view));
     problems.extend(readiness_problems(&view));
     problems.extend(view.conditions.iter().filter_map(flapping));
@@ -198,10 +261,7 @@ pub(crate) fn view(name: &ServiceName, facts: &Facts<'_>) -> Option<ServiceView>
 }
 
 fn judge(container: &Discovered, instance: &Instance, facts: &Facts<'_>) -> InstanceView {
-    let before = facts.before.and_then(|view| view.versions.get(&instance.version)).and_then(|version| {
-        let place = version.instances.binary_search_by(|known| known.id.cmp(&instance.id)).ok()?;
-        version.instances.get(place)
-    });
+    let before = facts.known(&instance.version, &instance.id);
     let verdict = facts.verdicts.get(&instance.id);
     let readiness = match facts.addresses.successor(&instance.id) {
         // Whatever a check says, it is the newcomer who says it.
@@ -209,7 +269,18 @@ fn judge(container: &Discovered, instance: &Instance, facts: &Facts<'_>) -> Inst
             let reason = format!("its address belongs to a newer run, of the container {}", successor.short());
             Readiness::NotReady { reason }
         }
-        None => readiness(&container.phase, container.health, &instance.check, verdict),
+        None => {
+            let judged = readiness(&container.phase, container.health, &instance.check, verdict);
+            let routes = facts.declared.is_some_and(|declared| declared.when_starting == WhenStarting::Route);
+            match judged {
+                Readiness::NotReady { reason }
+                    if routes && is_starting(&container.phase, container.health, &instance.check, verdict) =>
+                {
+                    Readiness::Ready { detail: format!("routed while it starts: {reason}") }
+                }
+                judged => judged,
+            }
+        }
     };
     let since = before
         .filter(|known| known.readiness.is_ready() == readiness.is_ready())
@@ -235,11 +306,43 @@ fn judge(container: &Discovered, instance: &Instance, facts: &Facts<'_>) -> Inst
             until: held.until,
             in_force: true,
         }),
+        serves_as_last: false,
+        drained: facts.drains.since(&instance.id),
+        serving_since: facts.now,
+        leaving_since: None,
         check: instance.check.clone(),
         phase: container.phase.clone(),
         hint: container.hint.clone(),
         observed_at: container.observed_at,
         verdict: verdict.cloned(),
+    }
+}
+
+/// Since when each serves or does not, and leaves.
+fn since_when(versions: &mut BTreeMap<VersionName, VersionView>, facts: &Facts<'_>) {
+    for (name, version) in versions {
+        for instance in &mut version.instances {
+            let known = facts.known(name, &instance.id);
+            if let Some(known) = known.filter(|known| known.is_serving() == instance.is_serving()) {
+                instance.serving_since = known.serving_since;
+            }
+            if instance.is_leaving() {
+                instance.leaving_since = known.and_then(|known| known.leaving_since).or(Some(facts.now));
+            }
+        }
+    }
+}
+
+/// Where nobody serves, those go on who served last and still run.
+fn serve_last(versions: &mut BTreeMap<VersionName, VersionView>, facts: &Facts<'_>) {
+    if versions.values().flat_map(|version| &version.instances).any(InstanceView::is_serving) {
+        return;
+    }
+    for (name, version) in versions {
+        for instance in &mut version.instances {
+            let served = facts.known(name, &instance.id).is_some_and(InstanceView::is_serving);
+            instance.serves_as_last = instance.phase == Phase::Running && served;
+        }
     }
 }
 
@@ -258,7 +361,7 @@ fn damp(
         let others = versions.iter().filter(|(version, _)| takes(facts.declared, &membership.version, version));
         let fit = others
             .flat_map(|(_, others)| &others.instances)
-            .filter(|other| other.readiness.is_ready() && other.terminating.is_none());
+            .filter(|other| other.readiness.is_ready() && !other.is_leaving());
         let (restless, steady): (Vec<_>, Vec<_>) =
             fit.partition(|other| facts.flaps.damped(&other.id.container).is_some());
         let steady = steady.into_iter().filter(|other| other.is_serving()).count();
@@ -282,7 +385,7 @@ fn damp(
 /// Whether requests that `version` does not take are taken by `other`, or by another instance of it.
 fn takes(declared: Option<&ServiceConfig>, version: &VersionName, other: &VersionName) -> bool {
     match declared {
-        Some(ServiceConfig { stable: Some(stable), canary }) => {
+        Some(ServiceConfig { stable: Some(stable), canary, .. }) => {
             other == version || (other == stable && canary.as_ref().is_some_and(|canary| canary.version == *version))
         }
         _ => true,
@@ -356,6 +459,46 @@ fn disagreement(
              `tidegate.service`"
         },
     )
+}
+
+fn other_protocol(name: &ServiceName, container: &Discovered, membership: &Membership, protocol: Protocol) -> Problem {
+    let Membership { version, protocol: own, .. } = membership;
+    Problem::error(
+        Code::Disagreement,
+        container.subject(),
+        format!("it speaks {own}, and the oldest of the version `{version}` of the service `{name}` speaks {protocol}"),
+        format!("this {} is not routed while that one exists; others are unaffected", noun(&container.id)),
+        "give all of a version the same protocol, or this one another version",
+    )
+}
+
+/// Those who want their service's requests handled as the oldest of them does not.
+fn settings_differ(
+    name: &ServiceName,
+    members: &[(&Discovered, &Membership)],
+    declared: Option<&ServiceConfig>,
+) -> Option<Problem> {
+    let declared = declared.map(|declared| declared.traffic).unwrap_or_default();
+    let (eldest, own) = members.first()?;
+    let differ = |(_, membership): &&(&Discovered, &Membership)| {
+        membership.claim == own.claim && declared.or(membership.traffic) != declared.or(own.traffic)
+    };
+    let (other, wanted) = members.iter().find(differ)?;
+    let problem = Problem::error(
+        Code::SettingsDiffer,
+        format!("service {name}"),
+        format!(
+            "its oldest {} `{}` says {}, and `{}` says {}",
+            noun(&eldest.id),
+            eldest.name,
+            own.traffic,
+            other.name,
+            wanted.traffic
+        ),
+        format!("what `{}` says holds while it exists", eldest.name),
+        format!("none needed while one replaces the other; else give all the same, or say it in `services.{name}`"),
+    );
+    Some(problem.notice())
 }
 
 fn no_host(view: &ServiceView, claim: &Claim, eldest: &Discovered) -> Option<Problem> {
@@ -451,12 +594,16 @@ fn readiness_problems(view: &ServiceView) -> Vec<Problem> {
             );
         }
     }
-    if !view.has_ready_instance() {
+    let last = view.versions.values().flat_map(|version| &version.instances).filter(|i| i.serves_as_last).count();
+    if !view.has_ready_instance() || last > 0 {
         problems.push(Problem::error(
             Code::NoReadyInstance,
             format!("service {name}"),
             "none of its instances is ready",
-            "its clients get 503 with `x-tidegate-reason`",
+            match last {
+                0 => "its clients get 503 with `x-tidegate-reason`".to_owned(),
+                last => format!("the {last} that were ready last are asked all the same, as `whenNoneReady` says"),
+            },
             format!("see `tidegate explain {name}` for each instance's reason"),
         ));
     }

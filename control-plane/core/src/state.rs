@@ -12,9 +12,10 @@ use crate::addresses::{Addresses, Owner};
 use crate::catalog::{Catalog, Touched};
 use crate::claims::Claims;
 use crate::config::{Config, ServicePattern};
+use crate::drains::Drains;
 use crate::flaps::Flaps;
 use crate::health::Verdict;
-use crate::instance::{Check, Confirmed, Instance, InstanceId, Update};
+use crate::instance::{Check, Confirmed, Discovered, Instance, InstanceId, Update};
 use crate::journal::{EdgeProgress, Journal};
 use crate::service::{Facts, ServiceView, claim_of, view};
 use crate::{Code, Input, Problem, ProviderName, ServiceName, Timestamp, VersionName};
@@ -32,6 +33,7 @@ pub struct State {
     verdicts: BTreeMap<InstanceId, Verdict>,
     addresses: Addresses,
     flaps: Flaps,
+    drains: Drains,
     journal: Journal,
     reported: BTreeMap<&'static str, Vec<Problem>>,
     /// When each provider was last heard of; `None`: never.
@@ -115,6 +117,7 @@ impl State {
             verdicts: BTreeMap::new(),
             addresses: Addresses::default(),
             flaps: Flaps::default(),
+            drains: Drains::default(),
             journal: Journal::default(),
             reported: BTreeMap::new(),
             views: BTreeMap::new(),
@@ -133,6 +136,19 @@ impl State {
         self
     }
 
+    /// The same state, where an operator wants these containers drained.
+    #[must_use]
+    pub fn draining(mut self, drains: Drains) -> Self {
+        self.drains = drains;
+        self
+    }
+
+    /// What an operator wants drained.
+    #[must_use]
+    pub const fn drains(&self) -> &Drains {
+        &self.drains
+    }
+
     /// Applies one input; returns what the prober has to do.
     pub fn apply(&mut self, input: Input, now: Timestamp) -> Vec<ProbeChange> {
         match input {
@@ -143,6 +159,7 @@ impl State {
             Input::Reported { part, problems } => {
                 self.reported.insert(part, problems);
             }
+            Input::Drained(drains) => self.drained(drains),
             Input::FilterCrashed => {
                 self.filter_generation += 1;
                 self.edge_dirty = true;
@@ -211,6 +228,14 @@ impl State {
         self.verdicts.insert(id, verdict);
     }
 
+    fn drained(&mut self, drains: Drains) {
+        let old = std::mem::replace(&mut self.drains, drains);
+        let concerned: BTreeSet<&str> = old.containers().chain(self.drains.containers()).collect();
+        let of = |container: &Discovered| container.memberships.iter().map(|m| m.service.clone()).collect::<Vec<_>>();
+        let all = self.catalog.containers().filter(|container| concerned.contains(container.id.as_str()));
+        self.dirty.extend(all.flat_map(of));
+    }
+
     fn accepted(&mut self, edges: &[EdgeProgress], sequence: u64, at: Timestamp) {
         self.addresses.accepted(edges.iter().map(|edge| edge.accepted).min().unwrap_or(sequence));
         let groups = &self.config.edge.groups;
@@ -263,6 +288,7 @@ impl State {
                 verdicts: &self.verdicts,
                 addresses: &self.addresses,
                 flaps: &self.flaps,
+                drains: &self.drains,
                 declared: self.config.services.get(&service),
                 before: self.views.get(&service),
                 now,
@@ -440,12 +466,30 @@ impl State {
             .cloned()
             .chain(self.config.ownership.refusals(&self.catalog))
             .chain(unknown)
+            .chain(self.unknown_dependencies())
             .chain(self.unknown_in_groups())
             .chain(self.serving_kept_problem())
             .collect();
         problems.sort();
         problems.dedup();
         problems
+    }
+
+    /// What services need and nothing is.
+    fn unknown_dependencies(&self) -> impl Iterator<Item = Problem> {
+        let needed =
+            self.views.values().flat_map(|view| view.depends_on.iter().map(move |needed| (&view.name, needed)));
+        needed.filter(|(_, needed)| !self.views.contains_key(*needed)).map(|(service, needed)| {
+            let names = self.views.keys().filter(|name| *name != service).map(ServiceName::as_str);
+            Problem::error(
+                Code::UnknownReference,
+                format!("service {service}"),
+                format!("it depends on `{needed}`, and there is no such service"),
+                "none on its traffic: `explain` cannot say whether that is ready",
+                crate::suggest::did_you_mean(needed.as_str(), names, || format!("start containers of `{needed}`")),
+            )
+            .warning()
+        })
     }
 
     /// What groups of nodes name as their services and nothing is.
@@ -511,8 +555,13 @@ fn flips(before: Option<&ServiceView>, after: Option<&ServiceView>) -> Vec<Flip>
             if was_ready.get(&instance.id).copied().unwrap_or(false) == ready {
                 continue;
             }
-            let stopping = instance.terminating.is_some();
-            let reason = if stopping { "it was told to stop".to_owned() } else { instance.readiness.to_string() };
+            let reason = if instance.terminating.is_some() {
+                "it was told to stop".to_owned()
+            } else if instance.drained.is_some() {
+                "an operator drains it".to_owned()
+            } else {
+                instance.readiness.to_string()
+            };
             flips.push(Flip {
                 service: view.name.clone(),
                 version: version.clone(),

@@ -3,12 +3,14 @@
 //! points. Nothing here is a guess: what an edge has *accepted* is not said to be in effect.
 
 mod envoy;
+mod operate;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::envoy::{DiffState, EnvoyConfig, EnvoyDiff, HeldResource, HeldState, ResourceDiff};
+pub use self::operate::{DeployStatus, DrainStatus};
 use crate::instance::{Confirmed, short_id};
 use crate::rollout::Split;
 use crate::service::{Condition, ConditionKind, InstanceView, ServiceView, VersionView};
@@ -255,9 +257,35 @@ pub struct InstanceStatus {
     pub reason: String,
     /// Since when it is ready, or is not.
     pub since: Timestamp,
+    /// The three things that it is or is not, as of an endpoint in Kubernetes.
+    pub conditions: InstanceConditions,
     /// When that ends by itself, at the latest; only of what is held back or damped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
+}
+
+/// What an instance is and is not, each with its reason and since when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceConditions {
+    /// It runs, and its checks pass.
+    pub ready: InstanceCondition,
+    /// It gets new requests.
+    pub serving: InstanceCondition,
+    /// It is left to end what it has.
+    pub terminating: InstanceCondition,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceCondition {
+    /// Whether it is so.
+    pub is: bool,
+    /// Why.
+    pub reason: String,
+    /// Since when; `None`: it never was otherwise.
+    pub since: Option<Timestamp>,
 }
 
 /// What an instance is.
@@ -270,6 +298,8 @@ pub enum InstanceState {
     NotReady,
     /// It was told to stop: requests in flight may end.
     Terminating,
+    /// An operator drains it: requests in flight may end.
+    Drained,
     /// Ready, but its address was another's a moment ago.
     HeldBack,
     /// Ready, but it falls too often.
@@ -463,10 +493,13 @@ impl VersionStatus {
 }
 
 impl InstanceStatus {
-    fn of(view: &InstanceView) -> Self {
-        let condition = view.condition.as_ref().filter(|_| view.terminating.is_none() && view.readiness.is_ready());
+    /// One instance.
+    #[must_use]
+    pub fn of(view: &InstanceView) -> Self {
+        let condition = view.condition.as_ref().filter(|_| !view.is_leaving() && view.readiness.is_ready());
         let state = match (view.terminating, view.readiness.is_ready(), condition.map(|condition| condition.kind)) {
             (Some(_), _, _) => InstanceState::Terminating,
+            (None, _, _) if view.drained.is_some() => InstanceState::Drained,
             (None, false, _) => InstanceState::NotReady,
             (None, true, None) => InstanceState::Ready,
             (None, true, Some(ConditionKind::HeldBack)) => InstanceState::HeldBack,
@@ -478,9 +511,36 @@ impl InstanceStatus {
             address: view.id.address.to_string(),
             network: view.id.network.clone(),
             state,
+            conditions: InstanceConditions::of(view),
             reason: condition.map_or_else(|| view.readiness.to_string(), |condition| condition.reason.clone()),
             since: view.since,
             until: condition.map(|condition| condition.until),
+        }
+    }
+}
+
+impl InstanceConditions {
+    fn of(view: &InstanceView) -> Self {
+        let leaving = match (view.terminating, view.drained) {
+            (Some(until), _) => format!("it was told to stop, and counts as having survived at {until}"),
+            (None, Some(_)) => "an operator drains it".to_owned(),
+            (None, None) => "nobody told it to stop".to_owned(),
+        };
+        let serving = match &view.condition {
+            _ if view.is_leaving() => leaving.clone(),
+            _ if view.serves_as_last => "nobody is ready, and it was among the last who were".to_owned(),
+            _ if !view.readiness.is_ready() => "it is not ready".to_owned(),
+            Some(condition) => condition.reason.clone(),
+            None => "it is ready".to_owned(),
+        };
+        Self {
+            ready: InstanceCondition {
+                is: view.readiness.is_ready(),
+                reason: view.readiness.to_string(),
+                since: Some(view.since),
+            },
+            serving: InstanceCondition { is: view.is_serving(), reason: serving, since: Some(view.serving_since) },
+            terminating: InstanceCondition { is: view.is_leaving(), reason: leaving, since: view.leaving_since },
         }
     }
 }

@@ -8,11 +8,15 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 pub(crate) use self::check::CHECK;
-use crate::duration;
 use crate::instance::Claim;
+use crate::traffic::{Protocol, Retry, Traffic};
+use crate::{ServiceName, duration, suggest};
 
 /// What a duration may be.
 pub(crate) const DURATIONS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(1);
+
+/// Longer, and clients and Envoy's own limit for idle streams would have given up.
+const LONGEST_HOLD: Duration = Duration::from_mins(2);
 
 /// Host names of one container or entry (threats T13).
 const MAX_HOSTS: usize = 32;
@@ -82,13 +86,80 @@ impl<'a> Words<'a> {
         if faults.is_empty() { Ok(Claim { hosts: own, path: path.to_owned() }) } else { Err(faults) }
     }
 
+    /// `protocol`.
+    pub(crate) fn protocol(&self) -> Result<Protocol, Fault> {
+        Ok(self.one_of("protocol", &Protocol::WORDS)?.unwrap_or_default())
+    }
+
+    /// `timeout`, `retry`, `slowstart` and `ready.hold`.
+    pub(crate) fn traffic(&self) -> Result<Traffic, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let mut keep = |fault| faults.push(fault);
+        let timeout = self.duration_said("timeout").map_err(&mut keep);
+        let retry = self.one_of("retry", &Retry::WORDS).map_err(&mut keep);
+        let slow_start = self.duration_said("slowstart").map_err(&mut keep);
+        let hold = self.hold().map_err(&mut keep);
+        match (timeout, retry, slow_start, hold) {
+            (Ok(timeout), Ok(retry), Ok(slow_start), Ok(hold)) => Ok(Traffic { timeout, retry, slow_start, hold }),
+            _ => Err(faults),
+        }
+    }
+
+    /// `depends_on`: names of services, separated by commas.
+    pub(crate) fn depends_on(&self) -> Result<Vec<ServiceName>, Fault> {
+        const WORD: &str = "depends_on";
+        let names = self.get(WORD).into_iter().flat_map(|names| names.split(',')).map(str::trim);
+        names
+            .map(|name| {
+                ServiceName::new(name).map_err(|error| {
+                    let cure = "write the names of services, separated by commas";
+                    Fault::new(WORD, format!("{name:?} is not the name of a service: {error}"), cure)
+                })
+            })
+            .collect()
+    }
+
+    fn hold(&self) -> Result<Option<Duration>, Fault> {
+        const WORD: &str = "ready.hold";
+        let hold = self.duration_said(WORD)?;
+        if hold.is_some_and(|hold| hold > LONGEST_HOLD) {
+            let reason = format!("{:?} is out of range", self.get(WORD).unwrap_or_default());
+            return Err(Fault::new(WORD, reason, "use a duration from 10ms to 2m"));
+        }
+        Ok(hold)
+    }
+
+    /// What one of these words stands for.
+    fn one_of<T: Copy>(&self, word: &'static str, known: &[(&'static str, T)]) -> Result<Option<T>, Fault> {
+        let Some(text) = self.get(word) else { return Ok(None) };
+        if let Some((_, meant)) = known.iter().find(|(name, _)| *name == text) {
+            return Ok(Some(*meant));
+        }
+        let names = || known.iter().map(|(name, _)| *name);
+        let cure = suggest::did_you_mean(text, names(), || format!("use {}", listed(names())));
+        Err(Fault::new(word, format!("there is no {word} {text:?}"), cure))
+    }
+
     pub(crate) fn duration(&self, word: &'static str, default: Duration) -> Result<Duration, Fault> {
-        let Some(text) = self.get(word) else { return Ok(default) };
+        self.duration_said(word).map(|said| said.unwrap_or(default))
+    }
+
+    fn duration_said(&self, word: &'static str) -> Result<Option<Duration>, Fault> {
+        let Some(text) = self.get(word) else { return Ok(None) };
         match duration::parse(text) {
-            Ok(duration) if DURATIONS.contains(&duration) => Ok(duration),
+            Ok(duration) if DURATIONS.contains(&duration) => Ok(Some(duration)),
             Ok(_) => Err(Fault::new(word, format!("{text:?} is out of range"), "use a duration from 10ms to 1h")),
             Err(reason) => Err(Fault::new(word, reason, "use a duration such as `500ms` or `2s`")),
         }
+    }
+}
+
+/// `a, b or c`.
+pub(crate) fn listed<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    let words: Vec<&str> = words.collect();
+    match words.as_slice() {
+        [all @ .., before, last] => [all, &[&*format!("{before} or {last}")]].concat().join(", "),
+        few => few.join(", "),
     }
 }
 

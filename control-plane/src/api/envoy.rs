@@ -2,6 +2,7 @@
 //! three fixed paths, whatever the caller says, and by one caller at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
@@ -73,6 +74,13 @@ impl LocalEnvoy {
     async fn dump(&self) -> Result<Dump, Refusal> {
         let _turn = self.turn.acquire().await;
         self.client.dump().await.map_err(|error| self.silent(&error))
+    }
+
+    /// Who it is, and what is under way from it to these hosts of clusters; `None`: it does not answer.
+    pub(super) async fn in_flight(&self, hosts: &[(String, SocketAddr)]) -> Option<(String, u64)> {
+        let _turn = self.turn.acquire().await;
+        let node = self.client.node().await.ok()?;
+        Some((printable(&node), self.client.in_flight(hosts).await.ok()?))
     }
 
     /// The answer while Envoy gives none.

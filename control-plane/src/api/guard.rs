@@ -1,15 +1,17 @@
 //! Who may ask. A loopback address alone keeps nobody out: a browser on this machine asks on behalf of any page it shows. So the
-//! `Host` must be a name of this machine (DNS rebinding, threats T7), a foreign `Origin` is refused, and only reading is possible.
+//! `Host` must be a name of this machine (DNS rebinding, threats T7), a foreign `Origin` is refused, and whoever changes something
+//! has to show the token.
 
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{Request, State};
-use axum::http::header::{HOST, HeaderName, ORIGIN};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 
 use super::refuse;
+use super::token::{FILE, Token};
 
 /// What every answer says to a browser: take nothing from elsewhere, show it nowhere else, keep nothing.
 const HEADERS: [(&str, &str); 6] = [
@@ -22,19 +24,20 @@ const HEADERS: [(&str, &str); 6] = [
 ];
 
 /// The address that is served, which names it has.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Guard {
     ip: IpAddr,
     port: u16,
+    token: Token,
 }
 
 impl Guard {
-    pub(super) const fn new(address: SocketAddr) -> Self {
-        Self { ip: address.ip(), port: address.port() }
+    pub(super) const fn new(address: SocketAddr, token: Token) -> Self {
+        Self { ip: address.ip(), port: address.port(), token }
     }
 
     /// Whether `authority` (`HOST[:PORT]`) is this server by a name of this machine.
-    fn is_ours(self, authority: &str) -> bool {
+    fn is_ours(&self, authority: &str) -> bool {
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
             _ => (authority, Some(80)),
@@ -47,7 +50,15 @@ impl Guard {
         named && port == Some(self.port)
     }
 
-    fn refusal(self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<(StatusCode, String)> {
+    fn refusal(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<Refusal> {
+        let ask = format!("ask http://{}:{} from this machine", self.ip, self.port);
+        self.foreign(uri, headers)
+            .map(|(status, reason)| (status, reason, ask))
+            .or_else(|| self.unauthorized(method, headers))
+    }
+
+    /// A request that comes from elsewhere, or on somebody's behalf who is elsewhere.
+    fn foreign(&self, uri: &Uri, headers: &HeaderMap) -> Option<(StatusCode, String)> {
         let only = |name: HeaderName| -> Result<Option<&str>, ()> {
             let mut values = headers.get_all(name).iter();
             let first = values.next().map(|value| value.to_str().map_err(|_| ())).transpose()?;
@@ -72,23 +83,44 @@ impl Guard {
             }
             Err(()) => return Some((StatusCode::FORBIDDEN, "the Origin cannot be read".to_owned())),
         }
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            return Some((
-                StatusCode::METHOD_NOT_ALLOWED,
-                format!("{method} is not possible: nothing here can be changed"),
-            ));
-        }
         None
     }
+
+    /// A request that would change something, from somebody who may not.
+    fn unauthorized(&self, method: &Method, headers: &HeaderMap) -> Option<Refusal> {
+        if matches!(*method, Method::GET | Method::HEAD) {
+            return None;
+        }
+        if *method != Method::POST {
+            let reason = format!("{method} is not possible");
+            return Some((StatusCode::METHOD_NOT_ALLOWED, reason, "read with GET, and change with POST".to_owned()));
+        }
+        if headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes) != Some(b"application/json") {
+            let reason = "what is sent is not said to be JSON".to_owned();
+            return Some((
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                reason,
+                "send `content-type: application/json`".to_owned(),
+            ));
+        }
+        if headers.get(AUTHORIZATION).is_some_and(|shown| self.token.is_shown(shown.as_bytes())) {
+            return None;
+        }
+        let reason = "whoever changes something has to show the token".to_owned();
+        let cure = format!(
+            "`tidegate` reads it from `{FILE}` in the control plane's state directory: name that with `--state-dir`"
+        );
+        Some((StatusCode::UNAUTHORIZED, reason, cure))
+    }
 }
+
+/// With what, why, and what to do about it.
+type Refusal = (StatusCode, String, String);
 
 /// Refuses whom it must, and marks every answer.
 pub(super) async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let mut response = match guard.refusal(request.method(), request.uri(), request.headers()) {
-        Some((status, reason)) => {
-            let cure = format!("ask http://{}:{} with GET, from this machine", guard.ip, guard.port);
-            refuse(status, &reason, &cure)
-        }
+        Some((status, reason, cure)) => refuse(status, &reason, &cure),
         None => next.run(request).await,
     };
     for (name, value) in HEADERS {
@@ -102,12 +134,12 @@ mod tests {
     use super::*;
 
     fn refusal(method: &Method, headers: &[(HeaderName, &str)]) -> Option<StatusCode> {
-        let guard = Guard::new("127.0.0.1:18001".parse().unwrap());
+        let guard = Guard::new("127.0.0.1:18001".parse().unwrap(), Token::of_tests());
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(name, value.parse().unwrap());
         }
-        guard.refusal(method, &Uri::from_static("/"), &map).map(|(status, _)| status)
+        guard.refusal(method, &Uri::from_static("/"), &map).map(|(status, ..)| status)
     }
 
     #[test]
@@ -146,11 +178,25 @@ mod tests {
     }
 
     #[test]
-    fn nothing_can_be_changed() {
-        let host = [(HOST, "localhost:18001")];
-        assert_eq!(refusal(&Method::HEAD, &host), None);
-        for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS] {
-            assert_eq!(refusal(&method, &host), Some(StatusCode::METHOD_NOT_ALLOWED));
+    fn whoever_changes_something_shows_the_token() {
+        let host = (HOST, "localhost:18001");
+        let json = (CONTENT_TYPE, "application/json");
+        let token = Token::of_tests().header();
+        let shown = (AUTHORIZATION, token.as_str());
+        assert_eq!(refusal(&Method::HEAD, std::slice::from_ref(&host)), None);
+        for method in [Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS] {
+            let all = [host.clone(), json.clone(), shown.clone()];
+            assert_eq!(refusal(&method, &all), Some(StatusCode::METHOD_NOT_ALLOWED));
         }
+        let post = |headers: &[(HeaderName, &str)]| refusal(&Method::POST, headers);
+        assert_eq!(post(&[host.clone(), json.clone(), shown.clone()]), None);
+        assert_eq!(post(&[host.clone(), shown.clone()]), Some(StatusCode::UNSUPPORTED_MEDIA_TYPE), "a form of a page");
+        for wrong in ["", "Bearer ", "Bearer 00", "Basic YTpi"] {
+            let all = [host.clone(), json.clone(), (AUTHORIZATION, wrong)];
+            assert_eq!(post(&all), Some(StatusCode::UNAUTHORIZED), "{wrong:?}");
+        }
+        assert_eq!(post(&[host.clone(), json.clone()]), Some(StatusCode::UNAUTHORIZED));
+        let elsewhere = [host, json, shown, (ORIGIN, "http://evil.example")];
+        assert_eq!(post(&elsewhere), Some(StatusCode::FORBIDDEN), "whatever it shows");
     }
 }

@@ -6,6 +6,7 @@ use tidegate_core::instance::{
     Check, Claim, DEFAULT_DRAIN, Discovered, Hint, Instance, InstanceId, Membership, Phase, Update,
 };
 use tidegate_core::status::{EnvoyConfig, EnvoyDiff};
+use tidegate_core::traffic::{Protocol, Traffic};
 use tidegate_core::{Input, ProviderName, ServiceName, State as CoreState, Timestamp, VersionName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
@@ -25,6 +26,7 @@ pub(super) struct World {
     store: Store,
     tasks: JoinSet<()>,
     shutdown: CancellationToken,
+    _state_dir: tempfile::TempDir,
 }
 
 impl World {
@@ -61,9 +63,12 @@ impl World {
         tasks.spawn(reconcile.run(shutdown.clone()));
         tasks.spawn(async move { while changes.recv().await.is_some() {} });
         let envoy = LocalEnvoy::new(admin);
-        let context = ApiContext::new(observer, store.clone(), Arc::new(metrics::registry()), envoy);
+        let state_dir = tempfile::tempdir().unwrap();
+        let operator = Operator::new(state_dir.path(), inbox.clone());
+        let registry = Arc::new(metrics::registry());
+        let context = ApiContext::new(observer, store.clone(), registry, envoy, operator, Token::of_tests());
         tasks.spawn(serve(listener, context, shutdown.clone()));
-        Self { target: Target::Tcp(address.to_string()), address, inbox, store, tasks, shutdown }
+        Self { target: Target::Tcp(address.to_string()), address, inbox, store, tasks, shutdown, _state_dir: state_dir }
     }
 
     pub(super) async fn get(&self, path: &str) -> Answer {
@@ -115,7 +120,14 @@ pub(crate) fn container(service: &str, name: &str, version: &str, ip_end: u8) ->
         phase: Phase::Running,
         health: None,
         terminating: None,
-        memberships: vec![Membership { service, version, claim }],
+        memberships: vec![Membership {
+            service,
+            version,
+            claim,
+            protocol: Protocol::default(),
+            traffic: Traffic::default(),
+            depends_on: Vec::new(),
+        }],
         instances: vec![instance],
         problems: Vec::new(),
         hint: Hint { action: "start".to_owned(), at },
@@ -240,7 +252,7 @@ async fn metrics_are_openmetrics() {
 async fn strangers_are_refused_on_every_path() {
     let world = shop().await;
     let port = world.address.port();
-    for path in ["/v1/status", "/v1/envoy/config", "/v1/envoy/diff", "/metrics", "/healthz", "/nothing"] {
+    for path in ["/v1/status", "/v1/drain", "/v1/envoy/diff", "/metrics", "/healthz", "/nothing"] {
         let rebound =
             world.raw(&format!("GET {path} HTTP/1.1\r\nhost: evil.example:{port}\r\nconnection: close\r\n\r\n")).await;
         assert!(rebound.starts_with("HTTP/1.1 403"), "{path}: {rebound}");
@@ -249,12 +261,11 @@ async fn strangers_are_refused_on_every_path() {
             .raw(&format!("GET {path} HTTP/1.1\r\nhost: localhost:{port}\r\norigin: http://evil.example\r\nconnection: close\r\n\r\n"))
             .await;
         assert!(page.starts_with("HTTP/1.1 403"), "{path}: {page}");
-        let post = world
-            .raw(&format!(
-                "POST {path} HTTP/1.1\r\nhost: localhost:{port}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-            ))
-            .await;
-        assert!(post.starts_with("HTTP/1.1 405"), "{path}: {post}");
+        for (kind, status) in [("text/plain", 415), ("application/json", 401)] {
+            let head = format!("POST {path} HTTP/1.1\r\nhost: localhost:{port}\r\ncontent-type: {kind}\r\n");
+            let post = world.raw(&format!("{head}content-length: 2\r\nconnection: close\r\n\r\n{{}}")).await;
+            assert!(post.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {post}");
+        }
     }
     let own =
         world.raw(&format!("HEAD /v1/status HTTP/1.1\r\nhost: localhost:{port}\r\nconnection: close\r\n\r\n")).await;

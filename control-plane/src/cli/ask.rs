@@ -5,10 +5,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::{Outcome, Output, draw};
+use crate::api::token::Token;
 use crate::http::{Following, HttpError, Target, exchange};
 
 /// How long an answer is waited for.
@@ -100,6 +101,22 @@ impl<T> Answer<T> {
 /// Asks for a document.
 pub(super) async fn get<T: DeserializeOwned>(api: &Api, path: &str) -> Result<Answer<T>, AskError> {
     let answer = exchange(&api.0, Method::GET, path, LIMIT).await.map_err(|error| unreachable(api, error))?;
+    read(api, &answer)
+}
+
+/// Asks for a change, as whoever may make one.
+pub(super) async fn post<T: DeserializeOwned>(
+    api: &Api,
+    path: &str,
+    token: &Token,
+    body: &impl Serialize,
+) -> Result<Answer<T>, AskError> {
+    let body = serde_json::to_vec(body).map_err(|error| AskError::Strange { reason: error.to_string() })?;
+    let answer = crate::http::post(&api.0, path, &token.header(), body, LIMIT).await;
+    read(api, &answer.map_err(|error| unreachable(api, error))?)
+}
+
+fn read<T: DeserializeOwned>(api: &Api, answer: &crate::http::Answer) -> Result<Answer<T>, AskError> {
     if !answer.status.is_success() {
         return Err(refusal(api, answer.status, &answer.body));
     }

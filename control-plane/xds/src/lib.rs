@@ -67,6 +67,7 @@ mod store;
 
 mod pace;
 
+mod names;
 mod subscription;
 
 mod session;

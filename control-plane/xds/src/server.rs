@@ -124,7 +124,7 @@ const MAX_RESETS: usize = 1024;
 const BURST: u32 = 8;
 
 impl ServerConfig {
-    fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> Limits {
         Limits {
             ack_timeout: self.ack_timeout,
             max_response_bytes: self.max_response_bytes,

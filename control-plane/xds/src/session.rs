@@ -13,23 +13,26 @@ mod nonce;
 mod parcel;
 mod refusals;
 mod request;
+mod view;
 mod watch;
 
 pub(crate) use parcel::{Parcel, Parcels};
 pub(crate) use request::Request;
+pub(crate) use view::Progress;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::names::NameList;
 use crate::node::{Node, truncated};
 use crate::pace::Rate;
 use crate::resource::{PerType, ResourceType, TypeSet, Variant, Version};
 use crate::session::nonce::Nonce;
 use crate::session::request::Names;
-use crate::session::watch::{Gates, Held, Refused, Scene, Watch};
-use crate::status::{ClientId, Subscribed};
+use crate::session::watch::{Gates, Refused, Scene, Watch};
+use crate::status::ClientId;
 use crate::store::table::Tables;
 use crate::subscription::{Context, Owed};
 
@@ -131,6 +134,8 @@ pub(crate) struct Outcome {
 pub(crate) struct Interest {
     pub(crate) resource_type: ResourceType,
     pub(crate) everything: bool,
+    /// All that it wants by name, where it shares that with others; the rest are changes to that.
+    pub(crate) list: Option<Arc<NameList>>,
     pub(crate) gained: Vec<Arc<str>>,
     pub(crate) lost: Vec<Arc<str>>,
 }
@@ -164,37 +169,6 @@ pub(crate) enum ProtocolError {
     TooManyNames(usize),
     #[error("the names that the stream asks for are longer than {0} bytes together")]
     NamesTooLong(usize),
-}
-
-/// What a client has of one resource.
-#[derive(Debug)]
-pub(crate) enum Progress {
-    Unsubscribed,
-    NotSent,
-    Sent,
-    Accepted {
-        at: Duration,
-    },
-    Rejected {
-        message: Arc<str>,
-        at: Duration,
-    },
-    /// Another client refused it and nobody accepted it: this one has the last accepted version.
-    HeldBack,
-}
-
-/// The state of one watch, for those who look from outside.
-#[derive(Debug)]
-pub(crate) struct WatchStatus {
-    pub(crate) subscribed: Subscribed,
-    pub(crate) sent_sequence: u64,
-    pub(crate) accepted_sequence: u64,
-    pub(crate) in_flight: bool,
-    pub(crate) synced: bool,
-    pub(crate) responses: u64,
-    pub(crate) acks: u64,
-    pub(crate) nacks: u64,
-    pub(crate) rejected: Vec<(Arc<str>, Version, Arc<str>, Duration)>,
 }
 
 impl Session {
@@ -245,24 +219,31 @@ impl Session {
         let table = tables.table(resource_type);
         let was_wildcard = watch.subscription.is_wildcard();
         let mut owed = match request.names.asked() {
-            Some(asked) => watch.subscription.apply(asked, context, |name| table.intern(name)),
+            Some(asked) => {
+                watch.subscription.apply(asked, context, |name| table.intern(name), |names| table.share(names))
+            }
             None => Owed::default(),
         };
         let interest = Interest {
             resource_type,
             everything: watch.subscription.is_wildcard(),
+            list: owed.list.clone(),
             gained: std::mem::take(&mut owed.gained),
             lost: owed.lost.clone(),
         };
         let bytes = |names: &[Arc<str>]| names.iter().map(|name| name.len()).sum::<usize>();
-        self.name_bytes = self.name_bytes + bytes(&interest.gained) - bytes(&interest.lost);
-        let changed = was_wildcard != interest.everything || !interest.gained.is_empty() || !interest.lost.is_empty();
+        let of_list = interest.list.as_ref().map_or(0, |list| list.bytes());
+        self.name_bytes = self.name_bytes + of_list + bytes(&interest.gained) - bytes(&interest.lost);
+        let changed = was_wildcard != interest.everything
+            || interest.list.is_some()
+            || !interest.gained.is_empty()
+            || !interest.lost.is_empty();
         if first {
             watch.start(tables, table, held, owed, context.next_response, now);
             if let Some(state) = table.state(request.version) {
                 watch.go_on_from(state, table);
             }
-        } else if changed || owed != Owed::default() {
+        } else if changed || !owed.is_nothing() {
             watch.owe(owed, tables.sequence());
         }
         self.check_limits()?;
@@ -347,43 +328,6 @@ impl Session {
         self.protocol.variant
     }
 
-    pub(crate) fn progress(&self, resource_type: ResourceType, name: &str, tables: &Tables) -> Option<Progress> {
-        let entry = tables.table(resource_type).get(name)?;
-        let watch = &self.watches[resource_type];
-        if !watch.subscription.covers(name) {
-            return Some(Progress::Unsubscribed);
-        }
-        Some(match watch.held(name, entry) {
-            Held::Not => Progress::NotSent,
-            Held::InFlight => Progress::Sent,
-            Held::Accepted(at) => Progress::Accepted { at },
-            Held::Refused(refusal) => Progress::Rejected { message: refusal.message, at: refusal.at },
-            Held::Another => Progress::HeldBack,
-        })
-    }
-
-    pub(crate) fn watch_status(&self, resource_type: ResourceType, tables: &Tables) -> WatchStatus {
-        let watch = &self.watches[resource_type];
-        let table = tables.table(resource_type);
-        WatchStatus {
-            subscribed: match &watch.subscription {
-                subscription if subscription.is_wildcard() => Subscribed::Everything,
-                subscription => Subscribed::Names(subscription.names().len()),
-            },
-            sent_sequence: watch.sent_sequence(),
-            accepted_sequence: watch.accepted_sequence(),
-            in_flight: watch.in_flight(),
-            synced: watch.is_synced(table),
-            responses: watch.tally().sent,
-            acks: watch.tally().accepted,
-            nacks: watch.tally().rejected,
-            rejected: watch
-                .rejections(table)
-                .map(|(name, refusal)| (Arc::clone(name), refusal.version, Arc::clone(&refusal.message), refusal.at))
-                .collect(),
-        }
-    }
-
     /// Whether clusters may yet be asked for. Envoy asks for them first, but not while it warms any. So if it begins with
     /// another type, the last stream may have been cut between a cluster and its endpoints: the cluster needs them anew,
     /// whatever the client says that it has of them (envoy#22418), and routes have to wait for clusters.
@@ -429,7 +373,7 @@ impl Session {
 
     /// What the stream asks for, over all its requests.
     fn check_limits(&self) -> Result<(), ProtocolError> {
-        let names: usize = self.watches.values().map(|watch| watch.subscription.names().len()).sum();
+        let names: usize = self.watches.values().map(|watch| watch.subscription.len()).sum();
         if names > self.limits.max_names {
             return Err(ProtocolError::TooManyNames(self.limits.max_names));
         }

@@ -3,8 +3,14 @@
 
 use std::sync::Arc;
 
+use crate::names::{NameList, hash};
+
 /// The name that stands for everything.
 const WILDCARD: &str = "*";
+
+/// How many lists a stream shares: each is looked through for a name. Clusters come in a few long responses, and the names of
+/// their endpoints in as many requests.
+const LISTS: usize = 8;
 
 /// Up to so many new names are put in their places one by one; more are sorted in.
 const FEW: usize = 8;
@@ -15,11 +21,29 @@ pub(crate) struct Subscription {
     wildcard: bool,
     /// Whether any name was ever asked for, `*` included.
     has_named: bool,
-    /// In order of their hashes: numbers are compared faster than texts, and nobody needs the order of the alphabet.
-    names: Vec<Named>,
+    /// The number of the first response that can have carried everything.
+    wildcard_since: u32,
+    /// The names of some requests, as other streams have them, too. No two of these lists have a name in common, nor have
+    /// they with what is the stream's own, but for what was dropped from them.
+    shared: Vec<Shared>,
+    /// Whether a list was given up: what others know of it may still count, and so no more lists are taken.
+    has_parted: bool,
+    /// The others, in order of their hashes: numbers are compared faster than texts, and nobody needs the order of the
+    /// alphabet.
+    own: Vec<Named>,
 }
 
-/// 24 bytes a name, which is most of what an idle stream costs.
+/// What a stream has of a list.
+#[derive(Debug)]
+struct Shared {
+    list: Arc<NameList>,
+    /// The number of the first response that can have carried it.
+    since: u32,
+    /// The places of those names that it does not have from there any more, in order; at most half of all.
+    dropped: Vec<u32>,
+}
+
+/// A name that a stream does not share: 24 bytes.
 #[derive(Debug)]
 struct Named {
     hash: u32,
@@ -28,9 +52,17 @@ struct Named {
     name: Arc<str>,
 }
 
-fn hash(name: &str) -> u32 {
-    // The lower half is as good as the whole.
-    xxhash_rust::xxh3::xxh3_64(name.as_bytes()) as u32
+/// The number of a response, as it is kept here: a stream that has four billion behind it is not told apart any more.
+fn kept(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// Where a name stands.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// In which list, and where there.
+    Shared(usize, u32),
+    Own(usize),
 }
 
 /// The names of one request, as its variant says them.
@@ -55,29 +87,63 @@ pub(crate) struct Context {
 
 /// What a request obliges the server to answer, whether or not it believes that the client has it, and what it means
 /// for those who wake the stream.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(crate) struct Owed {
     /// Everything was asked for.
     pub(crate) everything: bool,
     pub(crate) names: Vec<Arc<str>>,
+    /// Names beside those, none of which was wanted before.
+    pub(crate) list: Option<Arc<NameList>>,
     /// Names that were not wanted before.
     pub(crate) gained: Vec<Arc<str>>,
     /// Names that are wanted no more.
     pub(crate) lost: Vec<Arc<str>>,
 }
 
+impl Owed {
+    pub(crate) fn is_nothing(&self) -> bool {
+        !self.everything && self.names.is_empty() && self.list.is_none()
+    }
+}
+
+impl Shared {
+    fn find(&self, hash: u32, name: &str) -> Option<u32> {
+        self.list.find(hash, name).filter(|at| self.dropped.binary_search(at).is_err())
+    }
+
+    fn len(&self) -> usize {
+        self.list.names().len() - self.dropped.len()
+    }
+
+    fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        let mut dropped = self.dropped.iter().peekable();
+        let places = (0..).zip(self.list.names());
+        places.filter(move |(at, _)| dropped.next_if_eq(&at).is_none()).map(|(_, name)| name)
+    }
+}
+
 impl Named {
+    fn new(name: &Arc<str>, since: u32) -> Self {
+        Self { hash: hash(name), since, name: Arc::clone(name) }
+    }
+
     fn order(&self, other: &Self) -> std::cmp::Ordering {
         self.hash.cmp(&other.hash).then_with(|| self.name.cmp(&other.name))
     }
 }
 
 impl Subscription {
-    /// Applies a request.
-    pub(crate) fn apply(&mut self, asked: Asked<'_>, context: Context, intern: impl Fn(&str) -> Arc<str>) -> Owed {
+    /// Applies a request. `share` looks for names among those that other streams have asked for, and need not find any.
+    pub(crate) fn apply(
+        &mut self,
+        asked: Asked<'_>,
+        context: Context,
+        intern: impl Fn(&str) -> Arc<str>,
+        share: impl Fn(&[&str]) -> Option<Arc<NameList>>,
+    ) -> Owed {
         match asked {
-            Asked::Delta { subscribe, unsubscribe } => self.apply_delta(subscribe, unsubscribe, context, intern),
-            Asked::Sotw(names) => self.apply_sotw(names, context, intern),
+            Asked::Delta { subscribe, unsubscribe } => self.apply_delta(subscribe, unsubscribe, context, intern, share),
+            Asked::Sotw(names) => self.apply_sotw(names, context, intern, share),
         }
     }
 
@@ -88,25 +154,28 @@ impl Subscription {
         unsubscribe: &[String],
         context: Context,
         intern: impl Fn(&str) -> Arc<str>,
+        share: impl Fn(&[&str]) -> Option<Arc<NameList>>,
     ) -> Owed {
         let mut owed = Owed::default();
+        let asked: Vec<&str> = subscribe.iter().map(String::as_str).collect();
+        if unsubscribe.is_empty() && self.add_list(&asked, context.next_response, share, &mut owed) {
+            return owed;
+        }
 
         // "(legacy behavior) the request must have no resources in both resource_names_subscribe and
         // resource_names_unsubscribe" - "the server should treat that identically to how it would treat the client
         // having explicitly subscribed to '*'".
         if context.first && context.legacy_wildcard && subscribe.is_empty() && unsubscribe.is_empty() {
-            self.wildcard = true;
-            owed.everything = true;
+            self.want_everything(context, &mut owed);
         }
 
         let mut wanted = Vec::with_capacity(subscribe.len());
-        for name in subscribe {
-            match name.as_str() {
+        for name in asked {
+            match name {
                 // A name that no resource has, sent by some clients for "no names".
                 "" => {}
                 WILDCARD => {
-                    self.wildcard = true;
-                    owed.everything = true;
+                    self.want_everything(context, &mut owed);
                 }
                 // "may contain resource names that the server believes the client is already subscribed to [...].
                 // However, the server must still provide those resources in the response".
@@ -122,7 +191,7 @@ impl Subscription {
                 // "Server interprets this as unsubscribing to '*' and continuing the existing subscription to 'A'."
                 self.wildcard = false;
                 owed.everything = false;
-            } else if let Ok(at) = self.position(name) {
+            } else if let Some(at) = self.place(name) {
                 // "may contain superfluous resource names [...]; it can simply ignore these phantom unsubscriptions."
                 dropped.push(at);
             }
@@ -140,9 +209,21 @@ impl Subscription {
         owed
     }
 
+    fn want_everything(&mut self, context: Context, owed: &mut Owed) {
+        self.wildcard = true;
+        self.wildcard_since = kept(context.next_response);
+        owed.everything = true;
+    }
+
     /// "each request must contain the full list of resource names being subscribed to": what is missing is wanted no
     /// more, and only what is new has to be sent.
-    fn apply_sotw(&mut self, names: &[String], context: Context, intern: impl Fn(&str) -> Arc<str>) -> Owed {
+    fn apply_sotw(
+        &mut self,
+        names: &[String],
+        context: Context,
+        intern: impl Fn(&str) -> Arc<str>,
+        share: impl Fn(&[&str]) -> Option<Arc<NameList>>,
+    ) -> Owed {
         let mut owed = Owed::default();
         // "if the client sends a request for a given resource type but has never explicitly subscribed to any resource
         // names (i.e., in SotW, all requests on the stream for that resource type have had an empty resource_names
@@ -152,76 +233,152 @@ impl Subscription {
         let legacy = names.is_empty() && !self.has_named && context.legacy_wildcard;
         self.has_named |= !names.is_empty();
         let wildcard = legacy || names.iter().any(|name| name == WILDCARD);
-        owed.everything = wildcard && !self.wildcard;
+        // What is named beside everything, or in its place, was wanted before.
+        let since = if self.wildcard { self.wildcard_since.into() } else { context.next_response };
+        if wildcard && !self.wildcard {
+            self.want_everything(context, &mut owed);
+        }
         self.wildcard = wildcard;
 
         let listed = names.iter().map(String::as_str).filter(|name| !name.is_empty() && *name != WILDCARD);
-        let mut kept = vec![false; self.names.len()];
+        let of_list = |shared: &Shared| {
+            let mut kept = vec![false; shared.list.names().len()];
+            shared.dropped.iter().for_each(|at| kept[*at as usize] = true);
+            kept
+        };
+        let mut kept_shared: Vec<Vec<bool>> = self.shared.iter().map(of_list).collect();
+        let mut kept_own = vec![false; self.own.len()];
         let mut new = Vec::new();
         for name in listed {
-            match self.position(name) {
-                Ok(at) => kept[at] = true,
-                Err(_) => new.push(name),
+            match self.place(name) {
+                Some(Place::Shared(list, at)) => kept_shared[list][at as usize] = true,
+                Some(Place::Own(at)) => kept_own[at] = true,
+                None => new.push(name),
             }
         }
-        let lost = kept.iter().enumerate().filter(|(_, kept)| !**kept).map(|(at, _)| at).collect();
+        let of_shared = kept_shared.into_iter().enumerate().flat_map(|(list, kept)| {
+            (0..).zip(kept).filter(|(_, kept)| !kept).map(move |(at, _)| Place::Shared(list, at))
+        });
+        let of_own = kept_own.into_iter().enumerate().filter(|(_, kept)| !kept).map(|(at, _)| Place::Own(at));
+        let lost = of_shared.chain(of_own).collect();
         self.drop_at(lost, &mut owed.lost);
         // "the server must resend any newly requested resources, even if it previously sent those resources [...] and
         // the resources have not changed since that time".
+        if self.add_list(&new, since, share, &mut owed) {
+            return owed;
+        }
         let new: Vec<Arc<str>> = new.into_iter().map(intern).collect();
-        self.add(&new, context.next_response, &mut owed.gained);
+        self.add(&new, since, &mut owed.gained);
         owed.names = new;
         owed
     }
 
+    /// Adds names as a list that other streams have, too, if there is one; `false` if not, or if any was wanted before.
+    fn add_list(
+        &mut self,
+        names: &[&str],
+        since: u64,
+        share: impl Fn(&[&str]) -> Option<Arc<NameList>>,
+        owed: &mut Owed,
+    ) -> bool {
+        if self.has_parted || self.shared.len() == LISTS {
+            return false;
+        }
+        let Some(list) = share(names) else { return false };
+        let is_new = self.own.iter().all(|own| list.find(own.hash, &own.name).is_none())
+            && self.shared.iter().all(|shared| shared.list.is_apart_from(&list));
+        if is_new {
+            self.shared.push(Shared { list: Arc::clone(&list), since: kept(since), dropped: Vec::new() });
+            owed.list = Some(list);
+        }
+        is_new
+    }
+
     /// Adds names, or makes those that are there count as new; tells which were not there, each once.
     fn add(&mut self, names: &[Arc<str>], since: u64, gained: &mut Vec<Arc<str>>) {
-        let since = u32::try_from(since).unwrap_or(u32::MAX);
-        let mut new = Vec::new();
+        let since = kept(since);
+        let (mut new, mut moved) = (Vec::new(), Vec::new());
         for name in names {
-            match self.position(name) {
-                Ok(at) => self.names[at].since = since,
-                Err(_) => new.push(Named { hash: hash(name), since, name: Arc::clone(name) }),
+            match self.place(name) {
+                Some(Place::Own(at)) => self.own[at].since = since,
+                Some(Place::Shared(list, at)) => moved.push((list, at)),
+                None => new.push(Named::new(name, since)),
             }
         }
         new.sort_unstable_by(Named::order);
         new.dedup_by(|one, other| one.name == other.name);
         gained.extend(new.iter().map(|it| Arc::clone(&it.name)));
+        self.own_now(moved, |name| new.push(Named::new(name, since)));
         if new.len() <= FEW {
             for named in new {
-                let at = self.names.binary_search_by(|it| it.order(&named)).unwrap_or_else(|at| at);
-                self.names.insert(at, named);
+                let at = self.own.binary_search_by(|it| it.order(&named)).unwrap_or_else(|at| at);
+                self.own.insert(at, named);
             }
         } else {
-            self.names.reserve_exact(new.len());
-            self.names.append(&mut new);
-            // Two runs in order: merging them is all that there is to do.
-            self.names.sort_by(Named::order);
+            self.own.reserve_exact(new.len());
+            self.own.append(&mut new);
+            // Runs in order, mostly: merging them is all that there is to do.
+            self.own.sort_by(Named::order);
         }
+        self.share_no_more();
     }
 
-    /// Drops the names at these positions, and tells them.
-    fn drop_at(&mut self, mut positions: Vec<usize>, lost: &mut Vec<Arc<str>>) {
-        if positions.is_empty() {
+    /// Drops the names at these places, and tells them.
+    fn drop_at(&mut self, places: Vec<Place>, lost: &mut Vec<Arc<str>>) {
+        if places.is_empty() {
             return;
         }
-        positions.sort_unstable();
-        positions.dedup();
-        lost.extend(positions.iter().map(|at| Arc::clone(&self.names[*at].name)));
-        let (mut at, mut next) = (0, positions.into_iter().peekable());
-        self.names.retain(|_| {
+        let (mut of_shared, mut of_own) = (Vec::new(), Vec::new());
+        for place in places {
+            match place {
+                Place::Shared(list, at) => of_shared.push((list, at)),
+                Place::Own(at) => of_own.push(at),
+            }
+        }
+        of_own.sort_unstable();
+        of_own.dedup();
+        lost.extend(of_own.iter().map(|at| Arc::clone(&self.own[*at].name)));
+        let (mut at, mut next) = (0, of_own.into_iter().peekable());
+        self.own.retain(|_| {
             let goes = next.next_if_eq(&at).is_some();
             at += 1;
             !goes
         });
+        self.own_now(of_shared, |name| lost.push(Arc::clone(name)));
+        self.share_no_more();
     }
 
-    fn position(&self, name: &str) -> Result<usize, usize> {
-        if self.names.is_empty() {
-            return Err(0);
+    /// Takes names out of what is shared, and tells each.
+    fn own_now(&mut self, mut places: Vec<(usize, u32)>, mut tell: impl FnMut(&Arc<str>)) {
+        places.sort_unstable();
+        places.dedup();
+        for of_list in places.chunk_by(|(one, _), (other, _)| one == other) {
+            let shared = &mut self.shared[of_list[0].0];
+            of_list.iter().for_each(|(_, at)| tell(shared.list.get(*at)));
+            shared.dropped.extend(of_list.iter().map(|(_, at)| *at));
+            shared.dropped.sort_unstable();
+        }
+    }
+
+    /// Gives up the lists of which little is left that is the same.
+    fn share_no_more(&mut self) {
+        let is_little = |shared: &mut Shared| shared.dropped.len() * 2 > shared.list.names().len();
+        for shared in self.shared.extract_if(.., is_little) {
+            self.has_parted = true;
+            self.own.extend(shared.names().map(|name| Named::new(name, shared.since)));
+            self.own.sort_unstable_by(Named::order);
+        }
+    }
+
+    fn place(&self, name: &str) -> Option<Place> {
+        if self.own.is_empty() && self.shared.is_empty() {
+            return None;
         }
         let hash = hash(name);
-        self.names.binary_search_by(|it| it.hash.cmp(&hash).then_with(|| (*it.name).cmp(name)))
+        let own = self.own.binary_search_by(|it| it.hash.cmp(&hash).then_with(|| (*it.name).cmp(name)));
+        let mut shared = self.shared.iter().enumerate();
+        let shared = || shared.find_map(|(list, shared)| Some(Place::Shared(list, shared.find(hash, name)?)));
+        own.ok().map(Place::Own).or_else(shared)
     }
 
     /// Whether a resource of this name is wanted.
@@ -231,7 +388,7 @@ impl Subscription {
 
     /// Whether it is wanted by its name, so that its absence must be told.
     pub(crate) fn names_it(&self, name: &str) -> bool {
-        self.position(name).is_ok()
+        self.place(name).is_some()
     }
 
     pub(crate) fn is_wildcard(&self) -> bool {
@@ -239,171 +396,29 @@ impl Subscription {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        !self.wildcard && self.names.is_empty()
+        !self.wildcard && self.len() == 0
     }
 
     /// The names that are wanted beyond the wildcard, in no order that matters.
-    pub(crate) fn names(&self) -> impl ExactSizeIterator<Item = &Arc<str>> {
-        self.names.iter().map(|it| &it.name)
+    pub(crate) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.shared.iter().flat_map(Shared::names).chain(self.own.iter().map(|it| &it.name))
     }
 
-    /// The number of the first response that can have carried this name.
+    /// How many those are.
+    pub(crate) fn len(&self) -> usize {
+        self.shared.iter().map(Shared::len).sum::<usize>() + self.own.len()
+    }
+
+    /// The number of the first response that can have carried this name, which is wanted.
     pub(crate) fn since(&self, name: &str) -> u64 {
-        if self.wildcard { 0 } else { self.position(name).map_or(0, |at| self.names[at].since.into()) }
+        let everything = self.wildcard.then_some(self.wildcard_since);
+        let named = self.place(name).map(|place| match place {
+            Place::Shared(list, _) => self.shared[list].since,
+            Place::Own(at) => self.own[at].since,
+        });
+        everything.into_iter().chain(named).min().unwrap_or_default().into()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn strings(names: &[&str]) -> Vec<String> {
-        names.iter().copied().map(str::to_owned).collect()
-    }
-
-    /// What is owed: everything or not, and the names.
-    type Told = (bool, Vec<String>);
-
-    fn told(owed: &Owed) -> Told {
-        let mut names: Vec<_> = owed.names.iter().map(ToString::to_string).collect();
-        names.sort();
-        names.dedup();
-        (owed.everything, names)
-    }
-
-    fn delta(subscription: &mut Subscription, subscribe: &[&str], unsubscribe: &[&str], context: Context) -> Told {
-        let (subscribe, unsubscribe) = (strings(subscribe), strings(unsubscribe));
-        let asked = Asked::Delta { subscribe: &subscribe, unsubscribe: &unsubscribe };
-        told(&subscription.apply(asked, context, |name| Arc::from(name)))
-    }
-
-    fn first(subscription: &mut Subscription, subscribe: &[&str], unsubscribe: &[&str], legacy_wildcard: bool) -> Told {
-        delta(subscription, subscribe, unsubscribe, Context { first: true, legacy_wildcard, next_response: 1 })
-    }
-
-    fn later(subscription: &mut Subscription, subscribe: &[&str], unsubscribe: &[&str]) -> Told {
-        delta(subscription, subscribe, unsubscribe, Context { first: false, legacy_wildcard: true, next_response: 1 })
-    }
-
-    fn sotw(subscription: &mut Subscription, names: &[&str], legacy_wildcard: bool) -> Owed {
-        let names = strings(names);
-        let context = Context { first: false, legacy_wildcard, next_response: 1 };
-        subscription.apply(Asked::Sotw(&names), context, |name| Arc::from(name))
-    }
-
-    fn names(names: &[&str]) -> Told {
-        (false, strings(names))
-    }
-
-    #[test]
-    fn the_worked_example_of_the_specification() {
-        let mut subscription = Subscription::default();
-        assert!(first(&mut subscription, &[], &[], true).0);
-        assert!(subscription.covers("anything"));
-
-        assert_eq!(later(&mut subscription, &["A"], &[]), names(&["A"]));
-        assert!(subscription.covers("anything"));
-
-        later(&mut subscription, &[], &["*"]);
-        assert!(subscription.covers("A"));
-        assert!(!subscription.covers("anything"));
-
-        assert_eq!(later(&mut subscription, &[], &["A"]), Told::default());
-        assert!(subscription.is_empty());
-        assert_eq!(later(&mut subscription, &[], &[]), Told::default());
-        assert!(subscription.is_empty());
-    }
-
-    #[test]
-    fn legacy_wildcard_needs_a_type_that_has_one() {
-        let mut subscription = Subscription::default();
-        assert_eq!(first(&mut subscription, &[], &[], false), Told::default());
-        assert!(subscription.is_empty());
-    }
-
-    #[test]
-    fn explicit_wildcard_works_for_every_type() {
-        let mut subscription = Subscription::default();
-        assert!(first(&mut subscription, &["*"], &[], false).0);
-        assert!(subscription.is_wildcard());
-    }
-
-    #[test]
-    fn a_name_first_means_no_legacy_wildcard_later() {
-        let mut subscription = Subscription::default();
-        first(&mut subscription, &["A"], &[], true);
-        later(&mut subscription, &[], &["A"]);
-        assert_eq!(later(&mut subscription, &[], &[]), Told::default());
-        assert!(!subscription.is_wildcard());
-    }
-
-    #[test]
-    fn resubscription_is_owed_again() {
-        let mut subscription = Subscription::default();
-        first(&mut subscription, &["A"], &[], false);
-        assert_eq!(later(&mut subscription, &["A"], &[]), names(&["A"]));
-    }
-
-    #[test]
-    fn unsubscribing_a_name_under_the_wildcard_is_owed_an_answer() {
-        let mut subscription = Subscription::default();
-        first(&mut subscription, &["*", "A"], &[], true);
-        assert_eq!(later(&mut subscription, &[], &["A"]), names(&["A"]));
-    }
-
-    #[test]
-    fn phantom_unsubscriptions_and_empty_names_are_ignored() {
-        let mut subscription = Subscription::default();
-        assert_eq!(first(&mut subscription, &[""], &["B"], true), Told::default());
-        assert!(subscription.is_empty());
-        first(&mut subscription, &["*"], &[], false);
-        assert_eq!(later(&mut subscription, &[], &["B"]), Told::default());
-    }
-
-    #[test]
-    fn wildcard_in_both_lists_means_nothing() {
-        let mut subscription = Subscription::default();
-        assert_eq!(first(&mut subscription, &["*"], &["*"], true), Told::default());
-        assert!(subscription.is_empty());
-    }
-
-    #[test]
-    fn a_list_is_all_that_is_wanted() {
-        let mut subscription = Subscription::default();
-        assert_eq!(told(&sotw(&mut subscription, &["B", "A", "A", ""], true)), names(&["A", "B"]));
-        assert_eq!(sotw(&mut subscription, &["B", "A"], true), Owed::default());
-        let owed = sotw(&mut subscription, &["C", "B"], true);
-        assert_eq!((owed.names, owed.lost), (vec![Arc::from("C")], vec![Arc::from("A")]));
-        assert_eq!(told(&sotw(&mut subscription, &["A", "B", "C"], true)), names(&["A"]));
-    }
-
-    #[test]
-    fn no_names_mean_everything_until_a_name_was_named() {
-        let mut subscription = Subscription::default();
-        assert_eq!(told(&sotw(&mut subscription, &[], true)), (true, vec![]));
-        assert_eq!(told(&sotw(&mut subscription, &[], true)), (false, vec![]));
-        assert!(subscription.is_wildcard());
-        assert_eq!(told(&sotw(&mut subscription, &["*", "A"], true)), names(&["A"]));
-        assert_eq!(told(&sotw(&mut subscription, &["A"], true)), names(&[]));
-        assert!(!subscription.is_wildcard());
-        sotw(&mut subscription, &[], true);
-        assert!(subscription.is_empty());
-        assert_eq!(told(&sotw(&mut subscription, &["A"], true)), names(&["A"]));
-    }
-
-    #[test]
-    fn many_names_and_few_are_kept_alike() {
-        let all: Vec<String> = (0..100).map(|n| format!("{n:03}")).collect();
-        let (mut many, mut few) = (Subscription::default(), Subscription::default());
-        let context = Context { first: false, legacy_wildcard: false, next_response: 1 };
-        many.apply(Asked::Delta { subscribe: &all[..50], unsubscribe: &[] }, context, |name| Arc::from(name));
-        many.apply(Asked::Delta { subscribe: &all[25..], unsubscribe: &all[90..] }, context, |name| Arc::from(name));
-        for name in all[..90].iter().rev() {
-            few.apply(Asked::Delta { subscribe: std::slice::from_ref(name), unsubscribe: &[] }, context, |name| {
-                Arc::from(name)
-            });
-        }
-        assert!(many.names().eq(few.names()));
-        assert_eq!(many.names().len(), 90);
-    }
-}
+mod tests;

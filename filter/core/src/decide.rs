@@ -13,6 +13,8 @@ pub enum Decision {
     Bucket(u16),
     /// To be answered here and now.
     Refuse(Refusal),
+    /// To wait so many milliseconds for a ready instance, and to be [refused](ServicePolicy::refusal) then.
+    Hold(u64),
 }
 
 /// An answer of 503 made at the edge.
@@ -38,14 +40,22 @@ pub fn decide(policy: &Policy, service: &str, fact: impl FnMut(&HashOn) -> Optio
 }
 
 impl ServicePolicy {
+    /// What a client is told while nothing is ready.
+    pub fn refusal(&self) -> Refusal {
+        Refusal {
+            reason: NO_READY_INSTANCE,
+            retry_after_s: self.retry_after_s,
+            body: "No instance of this service is ready.",
+        }
+    }
+
     /// As [`decide`], for a service whose policy is at hand.
     pub fn decide(&self, service: &str, mut fact: impl FnMut(&HashOn) -> Option<Vec<u8>>) -> Decision {
         if !self.ready {
-            return Decision::Refuse(Refusal {
-                reason: NO_READY_INSTANCE,
-                retry_after_s: self.retry_after_s,
-                body: "No instance of this service is ready.",
-            });
+            return match self.hold_ms {
+                0 => Decision::Refuse(self.refusal()),
+                hold_ms => Decision::Hold(hold_ms),
+            };
         }
         for source in &self.hash_on {
             let Some(value) = fact(source) else { continue };
@@ -91,6 +101,7 @@ mod tests {
             ready,
             versions: vec!["v1".to_owned(), "v2".to_owned()],
             retry_after_s: 3,
+            hold_ms: 0,
         };
         Policy { services: BTreeMap::from([("shop".to_owned(), shop)]), ..Policy::default() }
     }
@@ -144,6 +155,17 @@ mod tests {
         let decision = decide(&policy(&[HashOn::SourceIp], false), "shop", |_| panic!("asked for a fact"));
         let Decision::Refuse(refusal) = decision else { panic!("{decision:?}") };
         assert_eq!((refusal.reason, refusal.retry_after_s), ("no-ready-instance", 3));
+    }
+
+    #[test]
+    fn a_request_waits_where_the_policy_holds_and_only_while_nothing_is_ready() {
+        let holding = |ready| {
+            let mut policy = policy(&[HashOn::SourceIp], ready);
+            policy.services.values_mut().for_each(|shop| shop.hold_ms = 5_000);
+            decide(&policy, "shop", request(&[], "192.0.2.1:5000"))
+        };
+        assert_eq!(holding(false), Decision::Hold(5_000));
+        assert_eq!(holding(true), Decision::Bucket(bucket("shop", "r1", b"192.0.2.1")));
     }
 
     #[test]

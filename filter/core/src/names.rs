@@ -19,7 +19,8 @@ pub const HEARTBEAT_COUNTER: &str = "tidegate.heartbeat_total";
 /// plugin's own configuration Envoy 1.40 calls it deprecated). A call that is not
 /// in here ends the VM; a callback that is not in here is never made, which is how the ones that the filter has no use for
 /// come at no cost. `proxy_on_delete` frees a request's memory.
-pub const CAPABILITIES: [&str; 15] = [
+pub const CAPABILITIES: [&str; 17] = [
+    "proxy_continue_stream",
     "proxy_define_metric",
     "proxy_get_buffer_bytes",
     "proxy_get_header_map_value",
@@ -34,6 +35,7 @@ pub const CAPABILITIES: [&str; 15] = [
     "proxy_on_tick",
     "proxy_replace_header_map_value",
     "proxy_send_local_response",
+    "proxy_set_effective_context",
     "proxy_set_tick_period_milliseconds",
 ];
 
@@ -49,16 +51,19 @@ pub enum Counter {
     Unkeyed,
     /// Requests answered 503 here.
     Refused,
+    /// Requests that had to wait for a ready instance, whatever came of them.
+    Held,
 }
 
 impl Counter {
-    pub const ALL: [Self; 3] = [Self::Bucketed, Self::Unkeyed, Self::Refused];
+    pub const ALL: [Self; 4] = [Self::Bucketed, Self::Unkeyed, Self::Refused, Self::Held];
 
     fn word(self) -> &'static str {
         match self {
             Self::Bucketed => "bucketed_total",
             Self::Unkeyed => "unkeyed_total",
             Self::Refused => "refused_total",
+            Self::Held => "held_total",
         }
     }
 }
@@ -98,7 +103,8 @@ mod tests {
             [
                 "tidegate.service.shop.bucketed_total",
                 "tidegate.service.shop.unkeyed_total",
-                "tidegate.service.shop.refused_total"
+                "tidegate.service.shop.refused_total",
+                "tidegate.service.shop.held_total"
             ]
         );
     }

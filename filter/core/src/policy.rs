@@ -37,6 +37,14 @@ pub struct ServicePolicy {
     pub versions: Vec<String>,
     /// Seconds, in the refusal's `retry-after`.
     pub retry_after_s: u32,
+    /// How long a request waits for a ready instance before it is refused; 0: not at all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hold_ms: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(ms: &u64) -> bool {
+    *ms == 0
 }
 
 /// Where a client's key is taken from.
@@ -126,6 +134,7 @@ mod tests {
                     ready: true,
                     versions: vec!["v1".to_owned(), "v2".to_owned()],
                     retry_after_s: 2,
+                    hold_ms: 0,
                 },
             )]),
             ..Policy::default()
@@ -170,8 +179,9 @@ mod tests {
     fn service_policy() -> impl Strategy<Value = ServicePolicy> {
         let source = prop_oneof!["[a-z][a-z0-9-]{0,12}".prop_map(HashOn::Header), Just(HashOn::SourceIp)];
         let sources = proptest::collection::vec(source, 0..3);
-        (any::<String>(), sources, any::<bool>(), any::<Vec<String>>(), any::<u32>()).prop_map(
-            |(salt, hash_on, ready, versions, retry_after_s)| ServicePolicy {
+        (any::<String>(), sources, any::<bool>(), any::<Vec<String>>(), any::<u32>(), any::<u64>()).prop_map(
+            |(salt, hash_on, ready, versions, retry_after_s, hold_ms)| ServicePolicy {
+                hold_ms,
                 salt,
                 hash_on,
                 ready,

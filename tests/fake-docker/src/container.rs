@@ -1,7 +1,7 @@
 //! One container: how it is made, and what is known of it.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -24,6 +24,8 @@ pub struct Spec {
     pub network_mode: String,
     /// `--ip`: its address on its first network, else the lowest one that is free.
     pub address: Option<Ipv4Addr>,
+    /// Its only address on its first network, as on one without IPv4, which engines have since 28.
+    pub ipv6: Option<Ipv6Addr>,
     /// `--restart`.
     pub restart: Restart,
     /// It has a HEALTHCHECK.
@@ -46,6 +48,7 @@ impl Spec {
             ports: vec![80],
             network_mode: "default".to_owned(),
             address: None,
+            ipv6: None,
             restart: Restart::No,
             healthcheck: false,
             stop_signal: None,

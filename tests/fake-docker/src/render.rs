@@ -92,9 +92,12 @@ fn words(container: &Container) -> String {
 }
 
 fn networks(container: &Container) -> Value {
-    let networks = container.networks.iter().map(|(name, address)| {
-        let address = address.map(|address| address.to_string()).unwrap_or_default();
-        let endpoint = json!({ "NetworkID": network_id(name), "IPAddress": address, "GlobalIPv6Address": "" });
+    let ipv6 = container.spec.ipv6.filter(|_| container.status.is_alive());
+    let networks = container.networks.iter().enumerate().map(|(place, (name, address))| {
+        let ipv6 = ipv6.filter(|_| place == 0);
+        let address = address.filter(|_| ipv6.is_none()).map(|address| address.to_string()).unwrap_or_default();
+        let ipv6 = ipv6.map(|ipv6| ipv6.to_string()).unwrap_or_default();
+        let endpoint = json!({ "NetworkID": network_id(name), "IPAddress": address, "GlobalIPv6Address": ipv6 });
         (name.clone(), endpoint)
     });
     networks.collect::<Map<_, _>>().into()

@@ -6,7 +6,7 @@ use std::{fs, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
-use super::Row;
+use super::{Row, measured::processor_time};
 use crate::{edge::Edge, poll::until, process::Process, tidegate};
 
 const SERVICES: [usize; 3] = [10, 100, 1_000];
@@ -100,14 +100,4 @@ fn write(directory: &Path, name: &str, text: &str) -> Result<()> {
     fs::write(&staging, text)?;
     fs::rename(staging, directory.join(name))?;
     Ok(())
-}
-
-/// What a process and its threads have run so far, by the scheduler.
-fn processor_time(pid: u32) -> Result<Duration> {
-    let mut nanos = 0;
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = fs::read_to_string(task?.path().join("schedstat"))?;
-        nanos += text.split(' ').next().context("a time")?.parse::<u64>()?;
-    }
-    Ok(Duration::from_nanos(nanos))
 }

@@ -1,12 +1,15 @@
 //! The file provider at scale: how long a control plane needs from its start until it serves 10,000 services, and what one
 //! edit costs. No Docker and no Envoy: what is measured is reading, deriving, compiling and encoding.
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use tokio::time::Instant;
 
-use super::Row;
+use super::{
+    Row,
+    measured::{metrics, resident},
+};
 use crate::{client::Request, poll::until, ports, tidegate::Tidegate};
 
 const FILES: usize = 1_000;
@@ -102,25 +105,4 @@ fn write(directory: &Path, number: usize, instances: usize) -> Result<()> {
     fs::write(&staging, text)?;
     fs::rename(staging, directory.join(format!("{number:04}.yaml")))?;
     Ok(())
-}
-
-/// What is counted, summed over labels.
-async fn metrics(api: SocketAddr) -> Result<BTreeMap<String, f64>> {
-    let answer = Request::get(api, "/metrics").timeout(Duration::from_secs(60)).send().await?;
-    ensure!(answer.status == 200, "GET /metrics: {}", answer.status);
-    let mut counted = BTreeMap::new();
-    for line in answer.text().lines().filter(|line| !line.starts_with('#')) {
-        let (series, value) = line.rsplit_once(' ').context("a series and its value")?;
-        let name = series.split('{').next().unwrap_or(series);
-        *counted.entry(name.to_owned()).or_default() += value.parse::<f64>()?;
-    }
-    Ok(counted)
-}
-
-/// Of a process, in MiB, from `/proc`.
-fn resident(pid: u32) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").trim().parse()?;
-    Ok(kib / 1024.0)
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
@@ -215,6 +215,13 @@ impl Container {
         let networks = self.networks().await?;
         let ip = networks.get(&network.name).and_then(ip);
         Ok(SocketAddr::new(ip.with_context(|| format!("{} has no address in {}", self.name, network.name))?, PORT))
+    }
+
+    /// Its IPv6 address there.
+    pub async fn ipv6_in(&self, network: &Network) -> Result<Ipv6Addr> {
+        let networks = self.networks().await?;
+        let ip = networks.get(&network.name).and_then(|endpoint| endpoint.global_ipv6_address.as_deref()?.parse().ok());
+        ip.with_context(|| format!("{} has no IPv6 address in {}", self.name, network.name))
     }
 
     /// Asks the sample backend itself, not through Envoy.

@@ -8,7 +8,8 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::thresholds::RetryBudget;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig, LbPolicy,
+    ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy,
+    LeastRequestLbConfig, SlowStartConfig,
 };
 use envoy_types::pb::envoy::config::cluster::v3::{
     CircuitBreakers, Cluster, OutlierDetection, UpstreamConnectionOptions,
@@ -16,12 +17,22 @@ use envoy_types::pb::envoy::config::cluster::v3::{
 use envoy_types::pb::envoy::config::core::v3::address::Address as AddressKind;
 use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use envoy_types::pb::envoy::config::core::v3::socket_option::Value as OptionValue;
-use envoy_types::pb::envoy::config::core::v3::{BindConfig, HealthStatus, Metadata, SocketOption, TcpKeepalive};
+use envoy_types::pb::envoy::config::core::v3::transport_socket::ConfigType as TransportSocketConfig;
+use envoy_types::pb::envoy::config::core::v3::{
+    BindConfig, HealthStatus, Http2ProtocolOptions, KeepaliveSettings, Metadata, SocketOption, TcpKeepalive,
+    TransportSocket,
+};
 use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::Policy;
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints};
 use envoy_types::pb::envoy::extensions::clusters::aggregate::v3::ClusterConfig as Aggregate;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
+    AutoHttpConfig, ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+};
 use envoy_types::pb::envoy::r#type::v3::Percent;
+use envoy_types::pb::google::protobuf::Any;
 use envoy_types::pb::google::protobuf::value::Kind;
 use envoy_types::pb::google::protobuf::{Struct, Value};
 use envoy_types::util::pack_any;
@@ -32,6 +43,7 @@ use crate::VersionName;
 use crate::name::cluster_name;
 use crate::rollout::Split;
 use crate::service::{InstanceView, ServiceView, VersionView};
+use crate::traffic::Protocol;
 
 /// A connection that takes longer is retried elsewhere: a container on this host's bridges answers within a millisecond.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -42,6 +54,11 @@ const SILENT_FOR: Duration = Duration::from_secs(3);
 /// Seconds after which a connection that waits for an answer is asked whether it is still there, and from one such question to
 /// the next.
 const KEEPALIVE_S: u32 = 1;
+
+/// From one HTTP/2 PING to the next.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+/// How long its answer may take.
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Envoy holds every CDS ACK until EDS is answered; the server answers at once, so this only bounds a fault.
 const EDS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -66,7 +83,7 @@ pub(super) fn clusters(view: &ServiceView) -> Clusters {
         let name = cluster_name(&view.name, version);
         let spills = matches!(&view.split, Split::Rollout { canary, .. } if canary.version == *version);
         let members = view.versions.get(version).unwrap_or(&nothing);
-        clusters.insert(name.clone(), eds_cluster(&name));
+        clusters.insert(name.clone(), eds_cluster(&name, members.protocol, view.traffic.slow_start));
         assignments.insert(name.clone(), assignment(&name, version, members, spills));
     }
     if let Split::Rollout { stable, canary, .. } = &view.split {
@@ -82,13 +99,16 @@ pub(super) fn spill_name(view: &ServiceView, canary: &VersionName) -> String {
     cluster_name(&view.name, canary) + SPILL
 }
 
-fn eds_cluster(name: &str) -> Cluster {
+fn eds_cluster(name: &str, protocol: Protocol, slow_start: Option<Duration>) -> Cluster {
     Cluster {
         name: name.to_owned(),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
         eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads(EDS_TIMEOUT)), service_name: String::new() }),
         connect_timeout: duration(CONNECT_TIMEOUT),
         lb_policy: LbPolicy::LeastRequest as i32,
+        lb_config: slow_start.map(slowly),
+        typed_extension_protocol_options: http_options(protocol).into_iter().collect(),
+        transport_socket: (protocol == Protocol::Https).then(tls),
         common_lb_config: Some(no_panic()),
         outlier_detection: Some(outlier_detection()),
         circuit_breakers: Some(circuit_breakers()),
@@ -102,6 +122,51 @@ fn eds_cluster(name: &str) -> Cluster {
             ..UpstreamConnectionOptions::default()
         }),
         ..Cluster::default()
+    }
+}
+
+/// A newcomer's share grows from a tenth to the whole within the window.
+fn slowly(window: Duration) -> LbConfig {
+    LbConfig::LeastRequestLbConfig(LeastRequestLbConfig {
+        slow_start_config: Some(SlowStartConfig { slow_start_window: duration(window), ..SlowStartConfig::default() }),
+        ..LeastRequestLbConfig::default()
+    })
+}
+
+/// HTTP/1.1 is Envoy's own default.
+fn http_options(protocol: Protocol) -> Option<(String, Any)> {
+    let options = match protocol {
+        Protocol::Http1 => return None,
+        Protocol::H2c | Protocol::Grpc => UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+            protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(http2())),
+        }),
+        Protocol::Https => UpstreamProtocolOptions::AutoConfig(AutoHttpConfig {
+            http2_protocol_options: Some(http2()),
+            ..AutoHttpConfig::default()
+        }),
+    };
+    let options = HttpProtocolOptions { upstream_protocol_options: Some(options), ..HttpProtocolOptions::default() };
+    Some(("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), pack_any(options)))
+}
+
+/// One connection has all requests, so that it may end is noticed by more than silence: a process that is frozen, whose kernel
+/// goes on acknowledging, answers no PING.
+fn http2() -> Http2ProtocolOptions {
+    Http2ProtocolOptions {
+        connection_keepalive: Some(KeepaliveSettings {
+            interval: duration(PING_INTERVAL),
+            timeout: duration(PING_TIMEOUT),
+            ..KeepaliveSettings::default()
+        }),
+        ..Http2ProtocolOptions::default()
+    }
+}
+
+/// Encrypted, and nothing verified: a container has its certificate from nobody whom an edge could know.
+fn tls() -> TransportSocket {
+    TransportSocket {
+        name: "envoy.transport_sockets.tls".to_owned(),
+        config_type: Some(TransportSocketConfig::TypedConfig(pack_any(UpstreamTlsContext::default()))),
     }
 }
 
@@ -188,7 +253,7 @@ fn assignment(name: &str, version: &VersionName, members: &VersionView, spills: 
         .instances
         .iter()
         .filter_map(|instance| {
-            let is_stopping = instance.terminating.is_some();
+            let is_stopping = instance.is_leaving();
             let status = if instance.is_serving() || (all_stopping && is_stopping && instance.readiness.is_ready()) {
                 HealthStatus::Healthy
             } else if is_stopping {

@@ -13,7 +13,7 @@ use envoy_types::pb::envoy::config::route::v3::retry_policy::{
     RetryBackOff, RetryHostPredicate, RetryPriority, retry_host_predicate, retry_priority,
 };
 use envoy_types::pb::envoy::config::route::v3::route::Action;
-use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
+use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, MaxStreamDuration};
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::{ClusterWeight, RandomValueSpecifier};
 use envoy_types::pb::envoy::config::route::v3::{
@@ -35,6 +35,7 @@ use crate::config::WHOLE;
 use crate::name::cluster_name;
 use crate::rollout::{Split, runtime_prefix, salt};
 use crate::service::ServiceView;
+use crate::traffic::{Protocol, Retry};
 
 /// Seconds that a refused client is asked to wait: a newcomer is checked every 50 ms, so readiness is soon.
 const RETRY_AFTER_S: u32 = 1;
@@ -61,11 +62,18 @@ pub(super) fn configuration(name: &str, hosts: Vec<(String, Vec<Route>)>) -> Rou
 /// Two routes: the methods that may be repeated, and all others. Both bear the service's name, which tells the filter whose
 /// policy applies.
 pub(super) fn routes(view: &ServiceView) -> Vec<Route> {
-    [(true, RETRY_SAFE), (false, RETRY_ALL)].map(|(safe, retry_on)| route(view, safe, retry_on)).into()
+    let (safe, others) = match view.traffic.retry.unwrap_or_default() {
+        Retry::Safe => (RETRY_SAFE, RETRY_ALL),
+        Retry::Off => ("", ""),
+        Retry::All => (RETRY_SAFE, RETRY_SAFE),
+    };
+    [(true, safe), (false, others)].map(|(safe, retry_on)| route(view, safe, retry_on)).into()
 }
 
 fn route(view: &ServiceView, safe: bool, retry_on: &str) -> Route {
-    let filtered = policy(view).is_some();
+    let policy = policy(view);
+    let is_sticky = policy.as_ref().is_some_and(|policy| !policy.versions.is_empty());
+    let filtered = policy.is_some();
     let mut of_filter = HashMap::new();
     if filtered {
         of_filter.insert(
@@ -77,7 +85,12 @@ fn route(view: &ServiceView, safe: bool, retry_on: &str) -> Route {
         cluster_specifier: Some(cluster_specifier(view)),
         // A stream may last; what is idle is ended by the connection manager.
         timeout: duration(Duration::ZERO),
-        retry_policy: Some(retry_policy(&view.split, retry_on)),
+        retry_policy: Some(retry_policy(view, retry_on)),
+        max_stream_duration: is_grpc(view).then(|| MaxStreamDuration {
+            // A client's own deadline, whatever it is.
+            grpc_timeout_header_max: duration(Duration::ZERO),
+            ..MaxStreamDuration::default()
+        }),
         ..RouteAction::default()
     };
     Route {
@@ -90,10 +103,15 @@ fn route(view: &ServiceView, safe: bool, retry_on: &str) -> Route {
         typed_per_filter_config: of_filter,
         // The bucket is between the filter and the router; which version answered is what the filter counts by.
         request_headers_to_remove: if filtered { vec![BUCKET_HEADER.to_owned()] } else { Vec::new() },
-        response_headers_to_add: if filtered { vec![who_answered()] } else { Vec::new() },
+        response_headers_to_add: if is_sticky { vec![who_answered()] } else { Vec::new() },
         action: Some(Action::Route(action)),
         ..Route::default()
     }
+}
+
+fn is_grpc(view: &ServiceView) -> bool {
+    let versions = view.split.versions();
+    versions.iter().filter_map(|name| view.versions.get(*name)).any(|version| version.protocol == Protocol::Grpc)
 }
 
 /// From the endpoint's own metadata, so it is right under spill and retry.
@@ -164,15 +182,26 @@ pub(super) fn weights(view: &ServiceView) -> BTreeMap<String, u32> {
     weighted(view).into_iter().zip(live).map(|((name, _), weight)| (format!("{prefix}.{name}"), weight)).collect()
 }
 
-/// The filter is on for what needs it: a rollout whose clients are to stay where they are.
+/// The filter is on for what needs it: a rollout whose clients are to stay where they are, and a service whose requests wait for
+/// a ready instance.
 pub(super) fn policy(view: &ServiceView) -> Option<ServicePolicy> {
-    let Split::Rollout { stable, canary, .. } = &view.split else { return None };
-    (!canary.hash_on.is_empty()).then(|| ServicePolicy {
-        salt: salt(canary).to_owned(),
-        hash_on: canary.hash_on.clone(),
+    let hold = view.traffic.hold.unwrap_or_default();
+    let sticky = match &view.split {
+        Split::Rollout { stable, canary, .. } if !canary.hash_on.is_empty() => Some((stable, canary)),
+        _ => None,
+    };
+    if sticky.is_none() && hold.is_zero() {
+        return None;
+    }
+    Some(ServicePolicy {
+        salt: sticky.map_or_else(String::new, |(_, canary)| salt(canary).to_owned()),
+        hash_on: sticky.map_or_else(Vec::new, |(_, canary)| canary.hash_on.clone()),
         ready: view.has_ready_instance(),
-        versions: vec![stable.as_str().to_owned(), canary.version.as_str().to_owned()],
+        versions: sticky.map_or_else(Vec::new, |(stable, canary)| {
+            vec![stable.as_str().to_owned(), canary.version.as_str().to_owned()]
+        }),
         retry_after_s: RETRY_AFTER_S,
+        hold_ms: u64::try_from(hold.as_millis()).unwrap_or(u64::MAX),
     })
 }
 
@@ -182,7 +211,8 @@ const DRAWS: i64 = 64;
 
 /// Two retries, never on a host that was tried. In a pool the retry may pick another version; in a rollout it must not (a
 /// stable client would see the canary), but a canary's retry leaves for stable, the second priority of its aggregate.
-fn retry_policy(split: &Split, retry_on: &str) -> RetryPolicy {
+fn retry_policy(view: &ServiceView, retry_on: &str) -> RetryPolicy {
+    let split = &view.split;
     let previous_hosts = RetryHostPredicate {
         name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
         config_type: Some(retry_host_predicate::ConfigType::TypedConfig(pack_any(PreviousHostsPredicate {}))),
@@ -196,6 +226,7 @@ fn retry_policy(split: &Split, retry_on: &str) -> RetryPolicy {
     RetryPolicy {
         retry_on: retry_on.to_owned(),
         num_retries: uint32(2),
+        per_try_timeout: view.traffic.timeout.and_then(duration),
         retry_host_predicate: vec![previous_hosts],
         host_selection_retry_max_attempts: DRAWS,
         retry_priority: matches!(split, Split::Rollout { .. }).then_some(previous_priorities),

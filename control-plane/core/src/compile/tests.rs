@@ -106,6 +106,49 @@ fn a_service_with_one_version() {
     );
 }
 
+/// The cluster of that name and the routes of the only host, as they are published.
+fn published(changes: &Changes, name: &str) -> (Cluster, Vec<Route>) {
+    let of = |name: &str| changes.upserts.iter().find(|upsert| upsert.name == name).map(|upsert| &upsert.resource);
+    let routes = changes.upserts.iter().find_map(|upsert| match &upsert.resource {
+        Resource::Route(routes) => Some(routes.virtual_hosts[0].routes.clone()),
+        _ => None,
+    });
+    let Some(Resource::Cluster(cluster)) = of(name) else { panic!("no cluster {name}") };
+    ((**cluster).clone(), routes.unwrap())
+}
+
+#[test]
+fn how_requests_are_handled_is_compiled() {
+    let labels = |labels: &[(&str, &str)]| {
+        let mut container = shop("a", 2, "v1");
+        container.labels.extend(labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        published(&World::with(Config::default(), &[container]).round(), "shop/v1")
+    };
+    let retries = |routes: &[Route]| -> Vec<(String, Option<i64>)> {
+        let of = |route: &Route| {
+            let Some(Action::Route(action)) = &route.action else { panic!("{route:?}") };
+            let policy = action.retry_policy.clone().unwrap();
+            (policy.retry_on, policy.per_try_timeout.map(|timeout| timeout.seconds))
+        };
+        routes.iter().map(of).collect()
+    };
+    let (plain, routes) = labels(&[]);
+    assert!(plain.transport_socket.is_none() && plain.typed_extension_protocol_options.is_empty());
+    assert!(plain.lb_config.is_none(), "a newcomer has its full share at once");
+    let (safe, all) = (
+        "connect-failure,refused-stream,reset-before-request,reset",
+        "connect-failure,refused-stream,reset-before-request",
+    );
+    assert_eq!(retries(&routes), [(safe.to_owned(), None), (all.to_owned(), None)]);
+
+    let (_, routes) = labels(&[("tidegate.retry", "all"), ("tidegate.timeout", "5s")]);
+    assert_eq!(retries(&routes), [(safe.to_owned(), Some(5)), (safe.to_owned(), Some(5))]);
+    let (_, routes) = labels(&[("tidegate.retry", "off")]);
+    assert_eq!(retries(&routes), [(String::new(), None), (String::new(), None)]);
+    let (slow, _) = labels(&[("tidegate.slowstart", "30s")]);
+    assert!(slow.lb_config.is_some());
+}
+
 #[test]
 fn a_canary_has_its_weight_by_rtds_and_the_safe_default_in_its_route() {
     let mut world = World::with(config(CANARY), &[shop("a", 2, "v1"), shop("b", 3, "v2")]);

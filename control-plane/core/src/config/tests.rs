@@ -260,6 +260,24 @@ edge:
 }
 
 #[test]
+fn how_requests_are_handled_is_read_and_what_is_wrong_is_said_at_its_place() {
+    let text = "services: { s: { timeout: 15s, retry: off, slowStart: 1m, whenNoneReady: serveLast } }";
+    let config = config(text);
+    let declared = config.services.values().next().unwrap();
+    assert_eq!(declared.traffic.to_string(), "timeout 15s, retry off, slowstart 60s");
+    assert_eq!(declared.when_none_ready, WhenNoneReady::ServeLast);
+    assert_eq!(
+        problems("services: { s: { timeout: 5, retry: sage, slowStart: 2h, whenNoneReady: servelast } }"),
+        [
+            "tidegate.yaml:1:27 | `services.s.timeout`: \"5\" has no unit: write `5s` or `5ms` | use a duration such as `500ms` or `2s`",
+            "tidegate.yaml:1:37 | `services.s.retry`: there is no retry \"sage\" | did you mean `safe`?",
+            "tidegate.yaml:1:54 | `services.s.slowStart`: \"2h\" is out of range | use a duration from 10ms to 1h",
+            "tidegate.yaml:1:73 | `services.s.whenNoneReady`: there is no way \"servelast\" | did you mean `serveLast`?",
+        ]
+    );
+}
+
+#[test]
 fn a_canary_is_not_the_stable_version_itself() {
     let text = "services: { s: { stable: { version: a }, canary: { version: a, weight: 1 } } }";
     assert!(problems(text)[0].contains("the canary is the stable version \"a\" itself"));

@@ -9,6 +9,7 @@ use crate::instance::{
 };
 use crate::rollout::{Split, canary_buckets};
 use crate::service::{Condition, ConditionKind, InstanceView, ServiceView};
+use crate::traffic::Retry;
 use crate::{Code, Problem, ServiceName, State, VersionName};
 
 /// What happened last, so much of it.
@@ -40,7 +41,11 @@ pub(super) fn service(state: &State, name: &ServiceName) -> Part {
         service: Some(name.to_string()),
         version: None,
         outcome: format!("it is published at {}", places(view)),
-        stages: vec![discovered, host(view), split(view), ready(view)],
+        stages: [discovered, host(view), split(view), traffic(state, view)]
+            .into_iter()
+            .chain(depends_on(state, view))
+            .chain([ready(view)])
+            .collect(),
         events: Vec::new(),
     }
 }
@@ -88,6 +93,10 @@ pub(super) fn container(state: &State, container: &Discovered, membership: Optio
         stages.extend([running(container), healthcheck(container)]);
     }
     stages.push(check(instance, judged));
+    stages.extend(judged.and_then(|judged| judged.drained).map(|since| {
+        let detail = "an operator drains it; `tidegate undrain` ends that, as does the end of this run";
+        Stage::new("drain", Failed, Some(since), detail)
+    }));
     let conditions = view.into_iter().flat_map(|view| &view.conditions);
     stages.extend(conditions.filter(|condition| condition.id == container.id).map(kept_back));
     let mut outcome = String::new();
@@ -119,6 +128,47 @@ fn belong(members: &[(&Discovered, &Membership)]) -> String {
         (0, _) => format!("{entries_said} of files belong to it"),
         (containers, _) => format!("{containers} container(s) and {entries_said} of files belong to it"),
     }
+}
+
+/// What it needs, and whether that is ready. Whether it gets traffic does not depend on it.
+fn depends_on(state: &State, view: &ServiceView) -> Option<Stage> {
+    let said = |name: &ServiceName| match state.service(name) {
+        None => Err(format!("`{name}`, which is not known")),
+        Some(needed) if needed.has_ready_instance() => Ok(format!("`{name}`, which is ready")),
+        Some(needed) => Err(format!("`{name}`, which is not: {}", ready(needed).detail)),
+    };
+    let needed: Vec<_> = view.depends_on.iter().map(said).collect();
+    if needed.is_empty() {
+        return None;
+    }
+    let waits = needed.iter().any(Result::is_err) && !view.has_ready_instance();
+    let detail = needed.into_iter().map(|said| said.unwrap_or_else(|said| said)).collect::<Vec<_>>().join("; ");
+    Some(Stage::new("depends on", if waits { Pending } else { Passed }, None, detail))
+}
+
+/// How its instances are asked, and who says so.
+fn traffic(state: &State, view: &ServiceView) -> Stage {
+    let declared = state.config().services.get(&view.name).map(|declared| declared.traffic).unwrap_or_default();
+    let origin = |is_declared: bool| if is_declared { " (tidegate.yaml)" } else { " (labels)" };
+    let mut protocols: Vec<String> = view.versions.values().map(|version| version.protocol.to_string()).collect();
+    protocols.sort_unstable();
+    protocols.dedup();
+    let timeout = view.traffic.timeout.map_or_else(
+        || "an answer may take its time".to_owned(),
+        |timeout| format!("an answer begins within {timeout:?}{}", origin(declared.timeout.is_some())),
+    );
+    let retry = match view.traffic.retry {
+        None | Some(Retry::Safe) => "what reached nobody is tried elsewhere, and what may be repeated".to_owned(),
+        Some(Retry::Off) => format!("nothing is tried elsewhere{}", origin(declared.retry.is_some())),
+        Some(Retry::All) => {
+            format!("what got no answer is tried elsewhere, whatever its method{}", origin(declared.retry.is_some()))
+        }
+    };
+    let slow = view.traffic.slow_start.map(|window| {
+        format!("; a newcomer has its full share after {window:?}{}", origin(declared.slow_start.is_some()))
+    });
+    let detail = format!("{}; {timeout}; {retry}{}", protocols.join(" and "), slow.unwrap_or_default());
+    Stage::new("traffic", Passed, None, detail)
 }
 
 fn discovered(container: &Discovered) -> Stage {

@@ -38,6 +38,24 @@ pub(super) fn find<'a>(state: &'a State, subject: &str) -> Result<Found<'a>, Sub
     }
 }
 
+/// A container or entry by its name, its id, or the beginning of its id.
+///
+/// # Errors
+/// When none, or more than one, is meant.
+pub fn container<'a>(state: &'a State, subject: &str) -> Result<&'a Discovered, SubjectError> {
+    if let Some(named) = state.catalog().containers().find(|container| container.name == subject) {
+        return Ok(named);
+    }
+    match find(state, subject)? {
+        Found::Container(container) => Ok(container),
+        Found::Service(name) => {
+            let names = state.catalog().members(&name);
+            let names = names.iter().map(|(member, _)| format!("`{}`", member.name)).collect::<Vec<_>>().join(", ");
+            Err(SubjectError::Service { subject: printable(subject), cure: format!("name one of {names}") })
+        }
+    }
+}
+
 fn unknown(state: &State, subject: &str) -> SubjectError {
     let subject: String = subject.chars().take(MAX_SUBJECT).collect();
     if let (None, Some(awaited)) = (state.catalog().containers().next(), state.awaiting()) {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::Update;
+use crate::config::Config;
 use crate::container::Container;
 use crate::instance::{DockerHealth, Phase};
 use crate::testing::{World, config, container, discovered, shop};
@@ -138,6 +139,33 @@ fn a_container_that_was_told_to_stop_says_so() {
     world.update(Update::Upsert(Box::new(stopping)));
     world.settle();
     assert!(answer(&world, "a").contains("it was told to stop, and is given up after 10 s at most"));
+}
+
+#[test]
+fn what_a_service_needs_is_told_with_why_it_is_not_ready() {
+    let needing = |name, ip, needs: &str| {
+        let labels = [("tidegate.service", name), ("tidegate.host", "h.localhost"), ("tidegate.depends_on", needs)];
+        container(name, ip, if needs.is_empty() { &labels[..2] } else { &labels })
+    };
+    let (web, db) = (needing("web", 2, "db, dv"), needing("db", 3, ""));
+    let mut world = World::with(Config::default(), &[web.clone(), db.clone()]);
+    world.check(&db, false);
+    world.check(&web, false);
+    world.settle();
+    let stage = |world: &World| {
+        let explained = explain(&world.state, "web", world.now).unwrap();
+        let stage = explained.parts[0].stages.iter().find(|stage| stage.name == "depends on").unwrap().clone();
+        (stage.state, stage.detail)
+    };
+    let (state, detail) = stage(&world);
+    assert_eq!(state, StageState::Pending);
+    let said = "`db`, which is not: 0 of 1 instance(s) ready; `db`: connection refused; `dv`, which is not known";
+    assert_eq!(detail, said);
+    let unknown = "it depends on `dv`, and there is no such service";
+    assert!(world.problems().iter().any(|problem| problem.contains(unknown) && problem.contains("did you mean `db`?")));
+    world.check(&web, true);
+    world.settle();
+    assert_eq!(stage(&world).0, StageState::Passed, "it gets its traffic all the same");
 }
 
 #[test]

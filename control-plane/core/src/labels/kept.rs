@@ -9,10 +9,10 @@ use super::ours::{COMPOSE, MAX_KEY, MAX_LABELS, MAX_VALUE, is_known, is_ours};
 pub(super) const MASKED: &str = "***";
 
 /// Those of Compose's labels that are read, or tell that Compose made a container and not its image.
-const OF_COMPOSE: &[&str] = &["project", "service", "oneoff", "hook", "config-hash", "container-number"];
+pub(super) const OF_COMPOSE: &[&str] = &["project", "service", "oneoff", "hook", "config-hash", "container-number"];
 
 /// The names of foreign secrets that are kept, to be told of.
-const MAX_SECRETS: usize = 8;
+pub(super) const MAX_SECRETS: usize = 8;
 
 /// The labels that anything is read of, blanks around values cut off. The values of those that are [named like secrets](is_secret)
 /// are masked. Of more or longer ones than are allowed so much is kept that they are still too many or too long.

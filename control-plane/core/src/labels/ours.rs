@@ -21,9 +21,9 @@ pub(super) const MAX_KEY: usize = 128;
 /// Bytes of one value.
 pub(super) const MAX_VALUE: usize = 1024;
 /// Named services.
-const MAX_SERVICES: usize = 16;
+pub(super) const MAX_SERVICES: usize = 16;
 /// Hosts of all its services together.
-const MAX_HOSTS: usize = 32;
+pub(super) const MAX_HOSTS: usize = 32;
 
 /// The labels of ours on one container, values trimmed.
 pub(super) struct Ours<'a> {
@@ -193,7 +193,7 @@ pub(super) fn is_known(key: &str) -> bool {
 }
 
 /// The name and the word of a label that means one of several services.
-fn split(key: &str) -> Option<(&str, &str)> {
+pub(super) fn split(key: &str) -> Option<(&str, &str)> {
     let (name, word) = key.strip_prefix(NAMED)?.split_once('.')?;
     (!name.is_empty() && !word.is_empty()).then_some((name, word))
 }

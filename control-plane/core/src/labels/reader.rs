@@ -232,9 +232,15 @@ impl Candidate {
         let version = reader.version(words);
         let hosts = words.get("host").into_iter().flat_map(|list| list.split(','));
         let claim = reader.sound(words, words.claim(hosts));
-        let membership = match (service, version, claim) {
-            (Some(service), Some(version), Some(claim)) if reader.problems.is_empty() => {
-                Some(Membership { service, version, claim })
+        let protocol = reader.sound(words, words.protocol().map_err(|fault| vec![fault]));
+        let traffic = reader.sound(words, words.traffic());
+        let depends_on = reader.sound(words, words.depends_on().map_err(|fault| vec![fault]));
+        let asked = protocol.zip(traffic).zip(depends_on);
+        let membership = match (service, version, claim, asked) {
+            (Some(service), Some(version), Some(claim), Some(((protocol, traffic), depends_on)))
+                if reader.problems.is_empty() =>
+            {
+                Some(Membership { service, version, claim, protocol, traffic, depends_on })
             }
             _ => None,
         };

@@ -1,5 +1,6 @@
 //! Labels in, instances and problems out.
 
+mod hostile;
 mod networks;
 mod own;
 mod services;
@@ -13,6 +14,7 @@ use super::address::is_refused;
 use super::*;
 use crate::instance::{Check, CheckKind, CheckTls, Claim, DockerHealth, HeaderMatch, HttpCheck, Phase, Statuses};
 use crate::problem::Severity;
+use crate::traffic::{Protocol, Retry, Traffic};
 use crate::words::{validate_host, validate_path};
 use crate::{Code, VersionName};
 
@@ -111,6 +113,12 @@ fn every_label_says_what_it_says() {
         ("tidegate.check.rise", "1"),
         ("tidegate.check.fall", "3"),
         ("tidegate.check.grace", "30s"),
+        ("tidegate.protocol", "h2c"),
+        ("tidegate.timeout", "5s"),
+        ("tidegate.retry", "all"),
+        ("tidegate.slowstart", "30s"),
+        ("tidegate.ready.hold", "7s"),
+        ("tidegate.depends_on", "db, cache"),
         ("tidegate.drain", "1m"),
     ]));
     let instance = &discovered.instances[0];
@@ -119,6 +127,16 @@ fn every_label_says_what_it_says() {
     let claim = &discovered.memberships[0].claim;
     assert_eq!(claim.hosts, ["shop.example.com", "www.shop.example.com"]);
     assert_eq!(claim.path, "/api");
+    assert_eq!(discovered.memberships[0].protocol, Protocol::H2c);
+    let asked = Traffic {
+        timeout: Some(Duration::from_secs(5)),
+        retry: Some(Retry::All),
+        slow_start: Some(Duration::from_secs(30)),
+        hold: Some(Duration::from_secs(7)),
+    };
+    assert_eq!(discovered.memberships[0].traffic, asked);
+    let needs: Vec<&str> = discovered.memberships[0].depends_on.iter().map(crate::ServiceName::as_str).collect();
+    assert_eq!(needs, ["db", "cache"]);
     assert_eq!(instance.id.address.port(), 8080);
     assert_eq!(
         instance.check,
@@ -150,10 +168,10 @@ fn every_label_says_what_it_says() {
 #[test]
 fn the_schema_lists_every_label_once_and_the_test_above_knows_them_all() {
     let mut keys: Vec<_> = SCHEMA.iter().map(|(key, _)| *key).collect();
-    assert_eq!(keys.len(), 22, "a new label needs a line in `every_label_says_what_it_says`");
+    assert_eq!(keys.len(), 28, "a new label needs a line in `every_label_says_what_it_says`");
     keys.sort_unstable();
     keys.dedup();
-    assert_eq!(keys.len(), 22);
+    assert_eq!(keys.len(), 28);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 use super::*;
 use crate::container::Container;
+use crate::drains::{Drain, Drains};
 use crate::instance::Phase;
+use crate::service::left_to_nobody;
 use crate::testing::{World, config, container, discovered, service, shop};
 
 fn shop_view(world: &World) -> &ServiceView {
@@ -140,6 +142,125 @@ fn a_container_that_disagrees_with_its_service_is_quarantined_alone() {
         ["other.localhost"],
         "a deploy with other labels takes over when the old is gone"
     );
+}
+
+#[test]
+fn the_oldest_container_says_how_requests_are_handled_until_the_configuration_does() {
+    let mut other = shop("b", 3, "v1");
+    other.labels.insert("tidegate.timeout".to_owned(), "5s".to_owned());
+    let mut world = World::with(Config::default(), &[shop("a", 2, "v1"), other]);
+    world.settle();
+    let ready = |world: &World| shop_view(world).versions.values().next().unwrap().census().ready;
+    assert_eq!((shop_view(&world).traffic.timeout, ready(&world)), (None, 2));
+    let problems = world.problems();
+    let notice = "notice[TG0207]: service shop: its oldest container `a` says nothing, and `b` says timeout 5s";
+    assert!(problems[0].starts_with(notice), "{problems:?}");
+    world.configure("services: { shop: { timeout: 7s, retry: off } }");
+    world.settle();
+    assert_eq!(shop_view(&world).traffic.to_string(), "timeout 7s, retry off");
+    assert_eq!(world.problems(), Vec::<String>::new(), "nobody's word counts any more");
+}
+
+#[test]
+fn another_protocol_in_the_same_version_is_quarantined_alone_and_in_another_one_is_not() {
+    let speaking = |name, ip, version| {
+        let mut container = shop(name, ip, version);
+        container.labels.insert("tidegate.protocol".to_owned(), "h2c".to_owned());
+        container
+    };
+    let containers = [shop("a", 2, "v1"), speaking("b", 3, "v1"), speaking("c", 4, "v2")];
+    let mut world = World::with(Config::default(), &containers);
+    world.settle();
+    let census: Vec<_> = shop_view(&world).versions.values().map(|version| version.census().instances).collect();
+    assert_eq!(census, [1, 1]);
+    let problem = "it speaks h2c, and the oldest of the version `v1` of the service `shop` speaks http1";
+    assert!(world.problems()[0].contains(problem), "{:?}", world.problems());
+}
+
+#[test]
+fn who_starts_gets_requests_where_that_is_wanted_and_only_while_it_starts() {
+    let a = shop("a", 2, "v1");
+    let mut world = World::unsynced(config("services: { shop: { whenStarting: route } }"));
+    world.reset(std::slice::from_ref(&a));
+    world.now = world.now.after(FIRST_ROUND);
+    let ready = |world: &mut World| {
+        world.settle();
+        shop_view(world).versions.values().next().unwrap().census().ready
+    };
+    assert_eq!(ready(&mut world), 1, "no check has ended yet");
+    let verdict = |starting| Verdict { passing: false, starting, detail: "refused".to_owned(), since: world.now };
+    let id = discovered(&a).instances.remove(0).id;
+    let told = |starting| Input::Checked { id: id.clone(), verdict: verdict(starting) };
+    let (within, over) = (told(true), told(false));
+    world.apply(within.clone());
+    assert_eq!(ready(&mut world), 1);
+    let why = shop_view(&world).versions.values().next().unwrap().instances[0].readiness.to_string();
+    assert_eq!(why, "routed while it starts: starting: refused");
+    world.apply(over);
+    assert_eq!(ready(&mut world), 0, "its grace is over");
+    world.configure("services: { shop: { whenStarting: wait } }");
+    world.apply(within);
+    assert_eq!(ready(&mut world), 0);
+}
+
+#[test]
+fn who_was_ready_last_serves_on_where_that_is_wanted_and_only_while_nobody_is() {
+    let (a, b) = (shop("a", 2, "v1"), shop("b", 3, "v1"));
+    let mut world = World::with(config("services: { shop: { whenNoneReady: serveLast } }"), &[a.clone(), b.clone()]);
+    let serving = |world: &mut World| {
+        world.settle();
+        let view = shop_view(world).versions.values().next().unwrap();
+        view.instances.iter().filter(|i| i.is_serving()).map(|i| i.container.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(serving(&mut world), ["a", "b"]);
+    world.check(&a, false);
+    assert_eq!(serving(&mut world), ["b"]);
+    world.check(&b, false);
+    assert_eq!(serving(&mut world), ["b"], "the last one that was ready");
+    assert!(world.problems().iter().any(|problem| problem.contains("the 1 that were ready last are asked")));
+    world.check(&a, true);
+    assert_eq!(serving(&mut world), ["a"]);
+    world.configure("services: { shop: { whenNoneReady: error } }");
+    world.check(&a, false);
+    assert_eq!(serving(&mut world), Vec::<String>::new());
+    world.configure("services: { shop: { whenNoneReady: serveLast } }");
+    assert_eq!(serving(&mut world), Vec::<String>::new(), "nobody served when the last one fell");
+}
+
+#[test]
+fn a_drained_run_gets_nothing_new_until_it_is_undrained_or_over() {
+    let (a, b) = (shop("a", 2, "v1"), shop("b", 3, "v1"));
+    let mut world = World::with(Config::default(), &[a.clone(), b]);
+    world.round();
+    let drain = |started_at: &str| {
+        let drain = Drain { started_at: started_at.to_owned(), since: Timestamp::from_millis(10_500) };
+        Drains::default().with(&a.id, drain)
+    };
+    let serving = |world: &mut World| {
+        world.settle();
+        let view = shop_view(world).versions.values().next().unwrap();
+        view.instances.iter().filter(|i| i.is_serving()).map(|i| i.container.clone()).collect::<Vec<_>>()
+    };
+    world.apply(Input::Drained(drain("another run")));
+    assert_eq!(serving(&mut world), ["a", "b"]);
+    world.apply(Input::Drained(drain(&a.started_at)));
+    assert_eq!(serving(&mut world), ["b"]);
+    let newest = world.state.service(&service("shop")).unwrap().versions.values().next().unwrap().instances[0].clone();
+    assert_eq!((newest.leaving_since, newest.serving_since), (Some(world.now), world.now));
+    let (view, declared) = (shop_view(&world), None);
+    assert_eq!(left_to_nobody(view, declared, &a.id), None, "it takes nothing any more");
+    let b = view.versions.values().next().unwrap().instances[1].id.container.clone();
+    assert_eq!(left_to_nobody(view, declared, &b).map(VersionName::as_str), Some("v1"));
+
+    let mut again = a.clone();
+    again.started_at = "2026-01-01T00:00:09Z".to_owned();
+    world.upsert(&again);
+    world.check(&again, true);
+    assert_eq!(serving(&mut world), ["a", "b"], "its next run begins anew");
+    world.apply(Input::Drained(drain(&again.started_at)));
+    assert_eq!(serving(&mut world), ["b"]);
+    world.apply(Input::Drained(Drains::default()));
+    assert_eq!(serving(&mut world), ["a", "b"]);
 }
 
 #[test]

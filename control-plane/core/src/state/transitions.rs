@@ -31,12 +31,13 @@ pub(super) fn between(before: Option<&ServiceView>, after: Option<&ServiceView>,
             _ => what,
         };
         let detail = match (&now.condition, what) {
+            (_, What::Draining) if now.terminating.is_none() => "an operator wants it".to_owned(),
             (_, What::Draining) => String::new(),
             (Some(condition), What::HeldBack | What::Damped) => condition.reason.clone(),
             _ => now.readiness.to_string(),
         };
         let fell = old.filter(|old| old.readiness.is_ready() && !now.readiness.is_ready());
-        let listed = |instance: &InstanceView| (instance.is_published(), instance.terminating.is_some());
+        let listed = |instance: &InstanceView| (instance.is_published(), instance.is_leaving());
         let relisted = old.map(listed).unwrap_or_default() != listed(now);
         let event = Event {
             id: now.id.clone(),
@@ -99,12 +100,12 @@ pub(super) fn find<'a>(view: &'a ServiceView, version: &VersionName, id: &Instan
 
 fn what(instance: &InstanceView) -> What {
     let condition = instance.condition.as_ref().map(|condition| condition.kind);
-    match (instance.terminating, instance.readiness.is_ready(), condition) {
-        (Some(_), _, _) => What::Draining,
-        (None, false, _) => What::NotReady,
-        (None, true, Some(ConditionKind::HeldBack)) => What::HeldBack,
-        (None, true, Some(ConditionKind::Damped)) => What::Damped,
-        (None, true, None) => What::Ready,
+    match (instance.is_leaving(), instance.readiness.is_ready(), condition) {
+        (true, _, _) => What::Draining,
+        (false, false, _) => What::NotReady,
+        (false, true, Some(ConditionKind::HeldBack)) => What::HeldBack,
+        (false, true, Some(ConditionKind::Damped)) => What::Damped,
+        (false, true, None) => What::Ready,
     }
 }
 
@@ -115,6 +116,10 @@ fn cause(old: Option<&InstanceView>, now: &InstanceView) -> Option<Cause> {
     let Some(old) = old else { return Some(told()) };
     if old.phase != now.phase || old.terminating != now.terminating {
         return Some(told());
+    }
+    if old.drained != now.drained {
+        let command = if now.drained.is_some() { "drain" } else { "undrain" };
+        return Some(Cause::operator(command, now.drained.unwrap_or(now.serving_since)));
     }
     match (&old.verdict, &now.verdict) {
         (old, Some(verdict)) if old.as_ref() != Some(verdict) => Some(checked(verdict.since)),

@@ -39,6 +39,11 @@ impl Acks {
         self.marks.iter().find(|mark| mark.sequence >= sequence && mark.response >= since).map(|mark| mark.at)
     }
 
+    /// Whether the client has acknowledged that change.
+    pub(super) fn reach(&self, sequence: u64, since: u64) -> bool {
+        self.marks.iter().rev().any(|mark| mark.sequence >= sequence && mark.response >= since)
+    }
+
     /// The last change that the client is known to have.
     pub(super) fn sequence(&self) -> u64 {
         self.marks.last().map_or(0, |mark| mark.sequence)

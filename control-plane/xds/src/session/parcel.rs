@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::{Bytes, BytesMut};
-use xxhash_rust::xxh3::Xxh3;
 
 use crate::commit::{Encoded, Standing};
 use crate::resource::{Variant, Version};
@@ -46,7 +45,7 @@ pub(super) struct Position {
     pub(super) newcomer_upto: u64,
     /// The store's number.
     pub(super) sequence: u64,
-    /// The names that are owed, as a hash of where they are: all are the table's own.
+    /// A hash of which names are owed.
     pub(super) owed: u128,
     pub(super) max_bytes: usize,
 }
@@ -118,13 +117,4 @@ impl Parcels {
     pub(crate) fn let_go(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).kept.clear();
     }
-}
-
-/// A hash of which names these are. Names of the table are known by where they are, and streams share those.
-pub(super) fn hash_of<'a>(names: impl Iterator<Item = &'a Arc<str>>) -> u128 {
-    let mut hash = Xxh3::new();
-    for name in names {
-        hash.update(&name.as_ptr().addr().to_ne_bytes());
-    }
-    hash.digest128()
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod convergence;
+mod doubt;
 mod model;
 mod quarantine;
 mod whole;

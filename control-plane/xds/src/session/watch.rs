@@ -3,8 +3,10 @@
 //! still owed, in flight, held back or refused. Which type may speak when is the session's business; it arrives here as
 //! [`Gates`].
 
+mod held_back;
 mod nack;
 mod news;
+mod owing;
 mod view;
 mod whole;
 
@@ -12,26 +14,22 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use indexmap::IndexSet;
 pub(super) use nack::Refused;
+use owing::Owing;
 pub(super) use view::{Held, Tally};
 
-use crate::commit::Encoded;
 use crate::pace::Pace;
 use crate::resource::{ResourceType, Variant, Version};
 use crate::session::Limits;
 use crate::session::acks::Acks;
 use crate::session::draft::Draft;
-use crate::session::parcel::{Position, SentUpsert, hash_of};
+use crate::session::parcel::{Position, SentUpsert};
 use crate::session::refusals::Refusals;
 use crate::store::table::{Entry, Table, Tables};
 use crate::subscription::{Owed, Subscription};
 
 /// How many responses may stay unanswered, each overdue but the last, before the oldest is forgotten.
 const MAX_UNANSWERED: usize = 4;
-
-/// Names that are owed, each once.
-type Owing = IndexSet<Arc<str>, foldhash::fast::RandomState>;
 
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -58,6 +56,9 @@ pub(super) struct Watch {
     /// Names of which the client got the last accepted version, because this one was refused elsewhere and accepted by
     /// nobody.
     held_back: BTreeMap<Arc<str>, Version>,
+    /// Names that were held back, and that the client has yet to accept in the version that another has accepted
+    /// meanwhile, whatever `acks` say. Kept where responses are whole.
+    released: BTreeMap<Arc<str>, Version>,
     /// Names that a reconnecting client holds and that are gone, with the number that their referrers must have
     /// confirmed.
     leaving: BTreeSet<Arc<str>>,
@@ -111,6 +112,11 @@ impl<'a> Scene<'a> {
     fn table(&self) -> &'a Table {
         self.tables.table(self.resource_type)
     }
+
+    /// Whether a response has to say all there is.
+    fn is_whole(&self) -> bool {
+        self.variant == Variant::Sotw && self.resource_type.is_sent_whole()
+    }
 }
 
 /// A response that the client has not answered.
@@ -141,6 +147,7 @@ impl Default for Watch {
             newcomer_upto: 0,
             suspects: VecDeque::new(),
             held_back: BTreeMap::new(),
+            released: BTreeMap::new(),
             leaving: BTreeSet::new(),
             leaving_after: 0,
             unwarmed: Some(BTreeSet::new()),
@@ -203,7 +210,7 @@ impl Watch {
                     // It accepted that, perhaps before there was this process to note it.
                     entry.offered().standing.accept();
                     let is_withheld = entry.offered().version != entry.version();
-                    if let Some(name) = self.owed.swap_take(name.as_str()).filter(|_| is_withheld) {
+                    if let Some(name) = self.owed.take(name).filter(|_| is_withheld) {
                         self.held_back.insert(name, entry.version());
                     }
                 }
@@ -245,12 +252,16 @@ impl Watch {
         if !subscription.is_wildcard() {
             self.owed.retain(|name| subscription.covers(name));
             self.held_back.retain(|name, _| subscription.covers(name));
+            self.released.retain(|name, _| subscription.covers(name));
         }
         if owed.everything {
             // Everything is all that changed since the beginning.
             self.cursor = 0;
             self.newcomer_upto = sequence;
             self.must_answer = true;
+        }
+        if let Some(list) = &owed.list {
+            self.owed.insert_list(list);
         }
         self.owed.extend(owed.names);
     }
@@ -293,27 +304,9 @@ impl Watch {
         if !self.requested || self.awaits_answer(scene.limits, scene.now) {
             return None;
         }
-        self.release_held_back(scene.table());
+        self.release_held_back(scene);
         self.held_until = None;
-        match scene.variant {
-            Variant::Sotw if scene.resource_type.is_sent_whole() => self.compose_whole(scene),
-            Variant::Sotw | Variant::Delta => self.compose_news(scene),
-        }
-    }
-
-    /// What was held back is owed once a client has accepted it.
-    fn release_held_back(&mut self, table: &Table) {
-        let owed = &mut self.owed;
-        self.held_back.retain(|name, version| {
-            let entry = table.get(name).filter(|entry| entry.version() == *version);
-            // If it changed meanwhile, the cursor sees to it.
-            let Some(entry) = entry else { return false };
-            let stays = entry.encoded.standing.is_quarantined();
-            if !stays {
-                owed.insert(Arc::clone(name));
-            }
-            stays
-        });
+        if scene.is_whole() { self.compose_whole(scene) } else { self.compose_news(scene) }
     }
 
     /// Where the watch is, if that alone decides what is to be sent.
@@ -333,7 +326,7 @@ impl Watch {
             from: self.cursor,
             newcomer_upto: self.newcomer_upto,
             sequence: scene.tables.sequence(),
-            owed: hash_of(self.owed.iter()),
+            owed: self.owed.digest(),
             max_bytes: scene.limits.max_response_bytes,
         })
     }
@@ -343,26 +336,13 @@ impl Watch {
     fn changes<'a>(&self, tables: &Tables, table: &'a Table) -> Vec<(&'a Arc<str>, &'a Entry)> {
         let subscription = &self.subscription;
         let most = usize::try_from(tables.sequence().saturating_sub(self.cursor)).unwrap_or(usize::MAX);
-        if subscription.is_wildcard() || subscription.names().len() >= most {
+        if subscription.is_wildcard() || subscription.len() >= most {
             return table.changes_after(self.cursor).filter(|(name, _)| subscription.covers(name)).collect();
         }
         let mut changes: Vec<_> = subscription.names().filter_map(|name| table.get_with_name(name)).collect();
         changes.retain(|(_, entry)| entry.sequence > self.cursor);
         changes.sort_unstable_by_key(|(_, entry)| entry.sequence);
         changes
-    }
-
-    /// What of an entry goes to the client: of what was there before it asked for everything, what newcomers get, else
-    /// the newest. Notes what that holds back.
-    fn part_for<'a>(&mut self, name: &Arc<str>, entry: &'a Entry) -> &'a Encoded {
-        if entry.sequence > self.newcomer_upto {
-            return &entry.encoded;
-        }
-        let offer = self.offer(name, entry);
-        if offer.version != entry.version() {
-            self.held_back.insert(Arc::clone(name), entry.version());
-        }
-        offer
     }
 
     /// Whether changes are to wait for more to come, and notes until when. Only where nothing else is to be sent.
@@ -398,6 +378,7 @@ impl Watch {
         self.tally.accepted += 1;
         self.unsaid = false;
         self.clear_of_suspicion(&sent);
+        self.take_accepted(sent.upserts.iter());
         match sent.upto {
             Some(upto) => self.mark(number, upto, now),
             None => self.unmarked = Some(number),
@@ -479,12 +460,6 @@ impl Watch {
     /// Withdrawals up to here will not be asked for again.
     pub(super) fn removal_cursor(&self) -> u64 {
         if self.requested { self.removal_cursor } else { u64::MAX }
-    }
-
-    /// What the client is given if it has none yet and has not refused the newest version.
-    fn offer<'a>(&self, name: &str, entry: &'a Entry) -> &'a Encoded {
-        let offered = entry.offered();
-        if self.refused.contains(name, offered.version) { &entry.encoded } else { offered }
     }
 
     /// Whether the client has refused the newest version. Then this is not only the news of this client: another that

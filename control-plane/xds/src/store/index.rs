@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::clients::Client;
+use crate::names::NameList;
 use crate::resource::{PerType, ResourceType};
 use crate::session::Interest;
 
@@ -15,8 +16,24 @@ pub(crate) struct Index {
     free: Vec<Place>,
     /// Places that were left and still stand in the lists below; they are cleaned when they are many.
     left: Vec<Place>,
-    wildcard: PerType<Vec<Place>>,
-    by_name: PerType<HashMap<Arc<str>, Vec<Place>, foldhash::quality::RandomState>>,
+    of_types: PerType<OfType>,
+}
+
+/// Who wants what of one type.
+#[derive(Debug, Default)]
+struct OfType {
+    wildcard: Vec<Place>,
+    by_name: HashMap<Arc<str>, Wanting, foldhash::quality::RandomState>,
+    /// What streams want together, by its number, and who they are.
+    lists: HashMap<u64, (Arc<NameList>, Vec<Place>)>,
+}
+
+/// Who wants a name: those at these places, and those who have one of the lists that it is in, with exceptions.
+#[derive(Debug, Default)]
+struct Wanting {
+    places: Vec<Place>,
+    lists: Vec<u64>,
+    except: Vec<Place>,
 }
 
 /// So many streams may have left before the lists are cleaned of them, and as many as are still there.
@@ -52,10 +69,17 @@ impl Index {
         let places = &self.places;
         let is_there = |place: &Place| places[*place as usize].is_some();
         for resource_type in ResourceType::ALL {
-            self.wildcard[resource_type].retain(is_there);
-            self.by_name[resource_type].retain(|_, places| {
+            let OfType { wildcard, by_name, lists } = &mut self.of_types[resource_type];
+            wildcard.retain(is_there);
+            lists.retain(|_, (_, places)| {
                 places.retain(is_there);
                 !places.is_empty()
+            });
+            by_name.retain(|_, wanting| {
+                wanting.places.retain(is_there);
+                wanting.except.retain(is_there);
+                wanting.lists.retain(|list| lists.contains_key(list));
+                !wanting.is_empty()
             });
         }
         self.free.append(&mut self.left);
@@ -63,18 +87,31 @@ impl Index {
 
     /// Notes how a request changed what a stream wants.
     pub(crate) fn change(&mut self, place: Place, interest: Interest) {
-        let Interest { resource_type, everything, gained, lost } = interest;
-        let wildcard = &mut self.wildcard[resource_type];
+        let Interest { resource_type, everything, list, gained, lost } = interest;
+        let OfType { wildcard, by_name, lists } = &mut self.of_types[resource_type];
         if everything {
             insert(wildcard, place);
         } else {
             remove(wildcard, place);
         }
+        if let Some(list) = list {
+            let (_, places) = lists.entry(list.id()).or_insert_with(|| {
+                for name in list.names() {
+                    by_name.entry(Arc::clone(name)).or_default().lists.push(list.id());
+                }
+                (list, Vec::new())
+            });
+            insert(places, place);
+        }
         for name in lost {
-            self.lose(resource_type, &name, place);
+            let Some(wanting) = by_name.get_mut(&name) else { continue };
+            wanting.lose(place);
+            if wanting.is_empty() {
+                by_name.remove(&name);
+            }
         }
         for name in gained {
-            insert(self.by_name[resource_type].entry(name).or_default(), place);
+            by_name.entry(name).or_default().gain(place);
         }
     }
 
@@ -88,24 +125,36 @@ impl Index {
         };
         let mut all_of = PerType::<bool>::default();
         for (resource_type, name) in changed {
+            let OfType { wildcard, by_name, lists } = &self.of_types[*resource_type];
             if !std::mem::replace(&mut all_of[*resource_type], true) {
-                self.wildcard[*resource_type].iter().for_each(&mut wake);
+                wildcard.iter().for_each(&mut wake);
             }
-            if let Some(places) = self.by_name[*resource_type].get(name) {
-                places.iter().for_each(&mut wake);
-            }
+            let Some(wanting) = by_name.get(name) else { continue };
+            wanting.places.iter().for_each(&mut wake);
+            let of_lists = wanting.lists.iter().filter_map(|list| lists.get(list)).flat_map(|(_, places)| places);
+            of_lists.filter(|place| wanting.except.binary_search(place).is_err()).for_each(&mut wake);
         }
         woken
     }
+}
 
-    fn lose(&mut self, resource_type: ResourceType, name: &str, place: Place) {
-        let by_name = &mut self.by_name[resource_type];
-        if let Some(places) = by_name.get_mut(name) {
-            remove(places, place);
-            if places.is_empty() {
-                by_name.remove(name);
-            }
+impl Wanting {
+    /// A stream that has a list with the name in it, and was an exception, is none any more.
+    fn gain(&mut self, place: Place) {
+        if !remove(&mut self.except, place) {
+            insert(&mut self.places, place);
         }
+    }
+
+    /// A stream that has the name from a list becomes an exception.
+    fn lose(&mut self, place: Place) {
+        if !remove(&mut self.places, place) {
+            insert(&mut self.except, place);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.places.is_empty() && self.lists.is_empty()
     }
 }
 
@@ -115,8 +164,124 @@ fn insert(places: &mut Vec<Place>, place: Place) {
     }
 }
 
-fn remove(places: &mut Vec<Place>, place: Place) {
-    if let Ok(at) = places.binary_search(&place) {
-        places.remove(at);
+/// Whether it was there.
+fn remove(places: &mut Vec<Place>, place: Place) -> bool {
+    let at = places.binary_search(&place);
+    at.map(|at| places.remove(at)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clients::Clients;
+    use crate::names::NameLists;
+    use crate::node::Node;
+    use crate::resource::Variant;
+    use crate::server::ServerConfig;
+    use crate::session::Protocol;
+    use crate::store::view::View;
+
+    const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+    const STREAMS: usize = 4;
+
+    /// A stream and what it says.
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// Names, by number, of a list.
+        Lists(usize, BTreeSet<usize>),
+        Gains(usize, usize),
+        Loses(usize, usize),
+        Leaves(usize),
+        Clean,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let (stream, name) = (0..STREAMS, 0..NAMES.len());
+        prop_oneof![
+            // Few different lists: they are to be shared.
+            3 => (stream.clone(), prop::sample::select(vec![vec![0, 1, 2], vec![1, 2, 3, 4], vec![3, 4], vec![5]]))
+                .prop_map(|(stream, names)| Step::Lists(stream, names.into_iter().collect())),
+            4 => (stream.clone(), name.clone()).prop_map(|(stream, name)| Step::Gains(stream, name)),
+            4 => (stream.clone(), name).prop_map(|(stream, name)| Step::Loses(stream, name)),
+            1 => stream.prop_map(Step::Leaves),
+            1 => Just(Step::Clean),
+        ]
+    }
+
+    /// A stream of the index, and what it wants.
+    struct Stream {
+        client: Arc<Client>,
+        place: Place,
+        wants: BTreeSet<&'static str>,
+        /// What its lists have, wanted or not.
+        listed: BTreeSet<&'static str>,
+    }
+
+    fn join(index: &mut Index, clients: &Clients, view: &Arc<View>) -> Stream {
+        let protocol = Protocol { variant: Variant::Delta, only: None };
+        let limits = ServerConfig::default().limits();
+        let client = clients.connect(Arc::clone(view), Node::default(), protocol, None, limits, Duration::ZERO);
+        let place = index.join(Arc::clone(&client));
+        Stream { client, place, wants: BTreeSet::new(), listed: BTreeSet::new() }
+    }
+
+    proptest! {
+        #[test]
+        fn who_wants_a_name_is_woken_and_nobody_else(steps in prop::collection::vec(step(), 0..40)) {
+            let (mut index, lists) = (Index::default(), NameLists::default());
+            let (clients, view) = (Clients::default(), Arc::new(View::default()));
+            let mut streams: Vec<_> = (0..STREAMS).map(|_| join(&mut index, &clients, &view)).collect();
+            let of = ResourceType::Endpoint;
+            let nothing = || Interest { resource_type: of, everything: false, list: None, gained: vec![], lost: vec![] };
+            for step in steps {
+                let (at, interest) = match step {
+                    Step::Lists(at, names) => {
+                        let names: Vec<_> = names.into_iter().map(|name| NAMES[name]).collect();
+                        let stream = &mut streams[at];
+                        if names.iter().any(|name| stream.listed.contains(name) || stream.wants.contains(name)) {
+                            continue;
+                        }
+                        stream.listed.extend(&names);
+                        stream.wants.extend(&names);
+                        (at, Interest { list: lists.share(&names, |name| Arc::from(name)), ..nothing() })
+                    }
+                    Step::Gains(at, name) if streams[at].wants.insert(NAMES[name]) => {
+                        (at, Interest { gained: vec![Arc::from(NAMES[name])], ..nothing() })
+                    }
+                    Step::Loses(at, name) if streams[at].wants.remove(NAMES[name]) => {
+                        (at, Interest { lost: vec![Arc::from(NAMES[name])], ..nothing() })
+                    }
+                    Step::Leaves(at) => {
+                        index.leave(streams[at].place);
+                        streams[at] = join(&mut index, &clients, &view);
+                        continue;
+                    }
+                    Step::Clean => {
+                        index.clean();
+                        continue;
+                    }
+                    Step::Gains(..) | Step::Loses(..) => continue,
+                };
+                index.change(streams[at].place, interest);
+                for name in NAMES {
+                    for stream in &streams {
+                        let _ = stream.client.next_response(Duration::ZERO);
+                    }
+                    let wanting = streams.iter().filter(|stream| stream.wants.contains(name));
+                    prop_assert_eq!(index.wake(&[(of, Arc::from(name))]), wanting.count() as u64);
+                    for stream in &streams {
+                        prop_assert_eq!(!stream.client.wake(), stream.wants.contains(name));
+                    }
+                }
+            }
+            streams.iter().for_each(|stream| index.leave(stream.place));
+            index.clean();
+            prop_assert!(index.of_types[of].by_name.is_empty() && index.of_types[of].lists.is_empty());
+        }
     }
 }

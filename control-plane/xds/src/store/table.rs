@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::commit::{Change, Changes, Encoded};
+use crate::names::{NameList, NameLists};
 use crate::resource::{Digest, PerType, ResourceType, Version};
 use crate::session::Parcels;
 
@@ -49,6 +50,7 @@ pub(crate) struct Table {
     states: VecDeque<(Version, u64)>,
     /// What streams share of responses; the streams' own business.
     parcels: Parcels,
+    lists: NameLists,
 }
 
 /// How many earlier states are known by their version: 16 bytes each.
@@ -291,6 +293,11 @@ impl Table {
     /// The name as the table holds it, so that streams share its memory.
     pub(crate) fn intern(&self, name: &str) -> Arc<str> {
         self.entries.get_key_value(name).map_or_else(|| Arc::from(name), |(held, _)| Arc::clone(held))
+    }
+
+    /// The list of these names, if streams share it.
+    pub(crate) fn share(&self, names: &[&str]) -> Option<Arc<NameList>> {
+        self.lists.share(names, |name| self.intern(name))
     }
 
     /// What changed after a number, in order.

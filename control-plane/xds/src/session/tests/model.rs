@@ -126,7 +126,8 @@ struct Client {
     taken: BTreeSet<Content>,
     spared: BTreeMap<Content, &'static str>,
     refused: BTreeSet<Content>,
-    /// What others had refused when the stream came to it, so that it got, or kept, an earlier version.
+    /// What others had refused when the stream began, came to its type or to the thing itself, so that it got, or kept, an
+    /// earlier version.
     withheld: BTreeSet<Content>,
     /// Whether it had nothing to say when it was last asked, and nothing happened to it since.
     is_quiet: bool,
@@ -298,7 +299,8 @@ impl World {
             let (all, names) = client.interest.entry(interest.resource_type).or_default();
             *all = interest.everything;
             names.retain(|name| !interest.lost.iter().any(|lost| **lost == **name));
-            names.extend(interest.gained.iter().map(ToString::to_string));
+            let listed = interest.list.iter().flat_map(|list| list.names());
+            names.extend(listed.chain(&interest.gained).map(ToString::to_string));
         }
         for (resource_type, wanted) in &client.wanted {
             let (all, names) = client.interest.get(resource_type).cloned().unwrap_or_default();
@@ -312,10 +314,7 @@ impl World {
     /// A stream begins. Its client asks for its types one after the other, in between it may be sent something.
     fn begin(&mut self, at: usize) {
         let client = &mut self.clients[at];
-        let of_type = |of| self.tables.table(of).changes_after(0).map(move |(name, entry)| (of, name, entry));
-        let all = TYPES.into_iter().flat_map(of_type);
-        let withheld = all.filter(|(.., entry)| entry.offered().version != entry.version());
-        client.withheld = withheld.map(|(of, name, entry)| (of, known(name), content_of(entry))).collect();
+        client.withheld = TYPES.into_iter().flat_map(|of| withheld(&self.tables, of)).collect();
         client.began = self.commits;
         client.interest.clear();
         for wanted in client.wanted.values_mut() {
@@ -339,6 +338,7 @@ impl World {
         wanted.has_named |= wanted.wildcard && !matches!(resource_type, Cluster | Listener);
         let list = wanted.list();
         let type_url = resource_type.type_url().to_owned();
+        client.withheld.extend(withheld(&self.tables, resource_type));
         if resource_type == Cluster {
             let has_some = match client.kind.variant {
                 Variant::Delta => client.held.keys().any(|(of, _)| *of == Cluster),
@@ -450,9 +450,12 @@ impl World {
             }
         }
         if got.resource_type == Cluster {
-            client
-                .told_gone
-                .extend(got.removed.iter().filter_map(|name| Some((*name, *self.changed_in.get(&(Cluster, *name))?))));
+            // State of the world says it by leaving it out.
+            let is_left_out =
+                |name: &&str| client.kind.variant == Variant::Sotw && !got.upserts.iter().any(|(it, _)| it == name);
+            let gone = got.removed.iter().copied().chain(NAMES.into_iter().filter(is_left_out));
+            let gone = gone.filter_map(|name| Some((name, *self.changed_in.get(&(Cluster, name))?)));
+            client.told_gone.extend(gone.collect::<Vec<_>>());
         }
         client.sent.extend(got.upserts.iter().map(|(name, content)| (got.resource_type, *name, *content)));
         client.inbox.push_back(got);
@@ -692,6 +695,13 @@ impl World {
             assert_eq!(watch.is_synced(table), is_synced, "client {at}, {of}");
         }
     }
+}
+
+/// What of a type others have refused and nobody has accepted, where there is something to get instead.
+fn withheld(tables: &Tables, of: ResourceType) -> impl Iterator<Item = Content> {
+    let all = tables.table(of).changes_after(0);
+    let withheld = all.filter(|(_, entry)| entry.offered().version != entry.version());
+    withheld.map(move |(name, entry)| (of, known(name), content_of(entry)))
 }
 
 fn known(name: &str) -> &'static str {

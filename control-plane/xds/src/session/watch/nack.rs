@@ -63,8 +63,9 @@ impl Watch {
         let mut released = Vec::new();
         if !rest_is_lost {
             let others = sent.upserts.iter().enumerate().filter(|(at, _)| !culprits.contains(at));
-            let first = others.filter(|(_, upsert)| upsert.standing.accept());
-            released.extend(first.map(|(_, upsert)| Arc::clone(&upsert.name)));
+            let others = others.map(|(_, upsert)| upsert);
+            self.take_accepted(others.clone());
+            released.extend(others.filter(|it| it.standing.accept()).map(|it| Arc::clone(&it.name)));
             self.unsaid = false;
         }
         let mut quarantined = Vec::with_capacity(culprits.len());

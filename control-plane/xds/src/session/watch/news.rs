@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::resource::{ResourceType, Variant};
 use crate::session::draft::Draft;
-use crate::session::watch::{Owing, Scene, Watch};
+use crate::session::watch::owing::Owing;
+use crate::session::watch::{Scene, Watch};
 
 /// How much of what is owed a response answers: all up to a place, but for what has to wait.
 #[derive(Debug, Default)]
@@ -14,15 +15,6 @@ struct Answered {
     waiting: Vec<usize>,
     /// What is told elsewhere, in order.
     passed_over: Vec<usize>,
-}
-
-/// Takes names off; what is empty keeps no room, for most streams are owed nothing most of the time.
-fn drop_front(owed: &mut Owing, count: usize) {
-    if count >= owed.len() {
-        *owed = Owing::default();
-    } else {
-        owed.drain(..count);
-    }
 }
 
 impl Answered {
@@ -60,7 +52,7 @@ impl Watch {
                 self.pace.take(scene.limits.changes, scene.now);
             }
             self.note_blocked(false, scene.now);
-            drop_front(&mut self.owed, parcel.answered);
+            self.owed.drop_front(parcel.answered);
             self.cursor = parcel.cursor;
             self.removal_cursor = scene.tables.sequence();
             draft.parcel = Some(parcel);
@@ -70,7 +62,7 @@ impl Watch {
         let mut owed = std::mem::take(&mut self.owed);
         let (answered, mut upserts_blocked) = self.put_owed(&owed, &mut draft, scene);
         let answers = !draft.is_empty();
-        let is_in = |name: &Arc<str>| owed.get_index_of(name).is_some_and(|at| answered.contains(at));
+        let is_in = |name: &Arc<str>| owed.find(name).is_some_and(|at| answered.contains(at));
         let mut removals_blocked = false;
         // What is sent anyway may take along what is new.
         if answers || !self.holds_changes(scene) {
@@ -80,8 +72,8 @@ impl Watch {
                 self.pace.take(scene.limits.changes, scene.now);
             }
         }
-        let waiting = answered.waiting.into_iter().filter_map(|at| owed.get_index(at).cloned()).collect::<Vec<_>>();
-        drop_front(&mut owed, answered.upto);
+        let waiting = answered.waiting.into_iter().filter_map(|at| owed.get(at).cloned()).collect::<Vec<_>>();
+        owed.drop_front(answered.upto);
         owed.extend(waiting);
         self.owed = owed;
         self.note_blocked(upserts_blocked || removals_blocked, scene.now);

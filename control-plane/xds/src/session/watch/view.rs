@@ -85,6 +85,7 @@ impl Watch {
         }
         if entry.sequence > self.cursor
             || self.owed.contains(name)
+            || self.released.contains_key(name)
             || self.suspects.iter().flatten().any(|suspect| &**suspect == name)
         {
             return Held::Not;

@@ -1,12 +1,14 @@
 //! Responses that say all there is: clusters and listeners in state of the world. What such a response leaves out, the
 //! client removes. So it repeats what the client has and may not lose yet, and in place of what the client must not get
-//! now, what it got before.
+//! now, what it got before. What the client has accepted as it is stands in every response, and is to blame for none,
+//! whether or not it is owed once more.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::session::draft::Draft;
-use crate::session::watch::{Owing, Scene, Watch};
+use crate::session::watch::owing::Owing;
+use crate::session::watch::{Scene, Watch};
 use crate::store::table::{Entry, Table, Tombstone};
 
 /// What is due.
@@ -22,7 +24,7 @@ impl Watch {
         // A whole response cannot leave out what is to come later, or bring it early: all of it waits.
         let upserts_blocked = self.waits_for_another_type(scene);
         let (removable, removals_blocked) = self.removable(scene);
-        let trial = if upserts_blocked { None } else { self.next_trial() };
+        let trial = if upserts_blocked { None } else { self.next_trial(scene.table()) };
         let due = self.due(scene, trial.is_some() || !self.suspects.is_empty(), removable);
         self.note_blocked((upserts_blocked && (due.now || due.changes)) || removals_blocked, scene.now);
         let held = !due.now && due.changes && self.holds_changes(scene);
@@ -41,7 +43,8 @@ impl Watch {
         let mut draft = Draft::new(scene.variant);
         let table = scene.table();
         // Newcomers alone have so little behind them that others are likely to be where they are.
-        let position = self.position(scene).filter(|position| position.from == 0);
+        let is_newcomer = self.cursor == 0 && self.acks.sequence() == 0;
+        let position = self.position(scene).filter(|_| is_newcomer);
         if let Some(parcel) = position.and_then(|position| table.parcels().get(&position)) {
             draft.says_more = self.tally.sent == 0;
             self.cursor = parcel.cursor;
@@ -97,15 +100,25 @@ impl Watch {
         self.owed.iter().any(|name| !upserted.contains(name))
     }
 
-    /// The next group of suspects of which the client still wants any.
-    fn next_trial(&mut self) -> Option<Vec<Arc<str>>> {
+    /// The next group of suspects that holds any of which it is still open whether the client takes it.
+    fn next_trial(&mut self, table: &Table) -> Option<Vec<Arc<str>>> {
         while let Some(mut group) = self.suspects.pop_front() {
-            group.retain(|name| self.subscription.covers(name));
+            group.retain(|name| {
+                let is_open = |entry| !self.has_refused(name, entry) && !self.has_accepted(name, entry);
+                self.subscription.covers(name) && table.get(name).is_some_and(is_open)
+            });
             if !group.is_empty() {
                 return Some(group);
             }
         }
         None
+    }
+
+    /// Whether the client has accepted what it was given of an entry.
+    fn has_accepted(&self, name: &str, entry: &Entry) -> bool {
+        entry.sequence <= self.acks.sequence()
+            && self.acks.reach(entry.sequence, self.subscription.since(name))
+            && !self.released.contains_key(name)
     }
 
     fn waits_for_another_type(&self, scene: Scene<'_>) -> bool {
@@ -175,7 +188,8 @@ impl Watch {
         in_trial: &HashSet<Arc<str>>,
         suspected: &HashSet<Arc<str>>,
     ) {
-        if suspected.contains(name) || self.has_refused(name, entry) {
+        let is_accepted = self.has_accepted(name, entry);
+        if (suspected.contains(name) && !is_accepted) || self.has_refused(name, entry) {
             if let Some(fallback) = self.refused.fallback(name, entry) {
                 draft.repeat(name, fallback);
             }
@@ -189,9 +203,9 @@ impl Watch {
             self.held_back.insert(Arc::clone(name), entry.version());
         }
         let encoded = if is_withheld && self.held_back.contains_key(name) { offer } else { &entry.encoded };
-        // In a trial only what is tried can be at fault; else whatever the client has not accepted.
-        let unproven = in_trial.is_empty() && entry.sequence > self.acks.sequence();
-        if is_owed || in_trial.contains(name) || entry.sequence > self.cursor || unproven {
+        // In a trial only what is tried or new can be at fault; else whatever the client has not accepted.
+        let is_doubtful = in_trial.is_empty() || in_trial.contains(name) || is_owed || entry.sequence > self.cursor;
+        if is_doubtful && !is_accepted {
             draft.upsert(Arc::clone(name), entry.sequence, encoded);
         } else {
             draft.repeat(name, encoded);
