@@ -3,10 +3,7 @@
 
 mod server;
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -21,7 +18,7 @@ use tidegate_tests::{
     namespace::Namespace,
     poll::{SOON, until},
 };
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::{net::TcpStream, task::JoinSet, time::Instant};
 
 use self::server::{Upstream, Wire};
 
