@@ -17,9 +17,9 @@ help: ## show this
 setup: ## get what is missing (Rust targets, Envoy, Docker), and say what
 	@scripts/setup
 
-build: setup ## build tidegate, the filter and the sample backend
+build: setup ## build tidegate, the filter and the sample backends
 	cargo build $(HOST_CRATES) --bins
-	cargo build -p tidegate-sample --target $(MUSL)
+	cargo build -p tidegate-sample -p tidegate-sample-h2 --target $(MUSL)
 
 demo: build ## show the main job on this machine (ONESHOT=1: once, then end)
 	$(WITH_ENVOY) cargo run -p tidegate-tests --bin demo
@@ -33,9 +33,11 @@ lint: setup ## check format and lints, as CI does
 	cargo clippy -p tidegate-filter --target wasm32-wasip1 -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc -p tidegate-xds --no-deps
 
-soak: ## look longer for what breaks the xDS server and discovery: many more cases of their property tests
+soak: build ## look longer for what breaks: many more cases of the property tests, and 1,000 containers replaced under load
 	PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-$$RANDOM} PROPTEST_CASES=$${PROPTEST_CASES:-200000} cargo test -p tidegate-xds --lib convergence
 	PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-$$RANDOM} PROPTEST_CASES=$${PROPTEST_CASES:-10000} cargo test -p tidegate --lib histories
+	$(WITH_ENVOY) TIDEGATE_REPLACEMENTS=$${TIDEGATE_REPLACEMENTS:-1000} TIDEGATE_SEED=$${TIDEGATE_SEED:-$$RANDOM} \
+		cargo test $(HOST_CRATES) --test deploy -- --nocapture
 
 mutants: ## break each rule of docs/xds-rules.md and the rules of discovery on purpose, and see that the tests notice
 	scripts/mutate-xds

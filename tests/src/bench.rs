@@ -2,6 +2,7 @@
 //! wherever the machine would speak louder than the code.
 
 mod checks;
+mod deploys;
 mod events;
 mod files;
 mod fleet;
@@ -33,8 +34,8 @@ const SLICE: Duration = Duration::from_secs(2);
 const CONNECTIONS: usize = 32;
 
 /// The parts of [`run`].
-pub const PARTS: [&str; 9] =
-    ["files", "checks", "events", "replaced", "idle", "storm", "publish", "discovery", "filter"];
+pub const PARTS: [&str; 10] =
+    ["files", "checks", "events", "replaced", "idle", "storm", "publish", "deploys", "discovery", "filter"];
 
 /// Measures everything, or one of [`PARTS`].
 pub async fn run(only: Option<&str>, say: impl Fn(&str)) -> Result<Vec<Row>> {
@@ -70,6 +71,10 @@ pub async fn run(only: Option<&str>, say: impl Fn(&str)) -> Result<Vec<Row>> {
     if is_wanted("publish") {
         say("publish: a start and a stop to clients, among 10, 100 and 1,000 containers");
         rows.extend(publish::run().await?);
+    }
+    if is_wanted("deploys") {
+        say("deploys: 100 containers of three services replaced under load, behind tidegate and Traefik");
+        rows.extend(deploys::run(&say).await?);
     }
     if !is_wanted("discovery") && !is_wanted("filter") {
         return Ok(rows);

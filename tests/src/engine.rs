@@ -108,6 +108,11 @@ impl Engine {
         image::sample(self.docker()).await
     }
 
+    /// That of the one that speaks HTTP/2, built in the same way.
+    pub async fn sample_h2_image(&self) -> Result<String> {
+        image::sample_h2(self.docker()).await
+    }
+
     /// A bridge network of the user's own; its name is made unique.
     pub async fn network(&self, name: &str) -> Result<Network> {
         Network::create(self, name).await

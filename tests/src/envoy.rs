@@ -45,6 +45,8 @@ pub struct EndpointStatus {
     /// Healthy by EDS, by checks and by outlier detection.
     pub healthy: bool,
     pub weight: u64,
+    /// Of requests and tries that it got: those that ended by a reset, a time-out or a 5xx.
+    pub errors: u64,
 }
 
 impl Default for Options {
@@ -197,10 +199,14 @@ fn endpoint_status(host: &Value) -> EndpointStatus {
     let health = &host["health_status"];
     let flags = health.as_object().into_iter().flatten();
     // Beside eds_health_status, every member names a reason against the host.
+    let stats = host["stats"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let errors = stats.iter().find(|stat| stat["name"] == "rq_error");
     let accused = flags.filter(|(name, _)| *name != "eds_health_status").any(|(_, flag)| flag == true);
     EndpointStatus {
         address: format!("{}:{}", address["address"].as_str().unwrap_or_default(), address["port_value"]),
         healthy: !accused && health["eds_health_status"].as_str().is_none_or(|health| health == "HEALTHY"),
         weight: host["weight"].as_u64().unwrap_or_default(),
+        // Numbers of 64 bits are texts there, and a zero may be left out.
+        errors: errors.and_then(|stat| stat["value"].as_str()?.parse().ok()).unwrap_or_default(),
     }
 }

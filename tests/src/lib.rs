@@ -20,6 +20,7 @@ pub mod private_engine;
 pub mod docker_proxy;
 
 pub mod edge;
+pub mod deploys;
 
 pub mod demo;
 pub mod bench;

@@ -41,9 +41,15 @@ pub fn locate() -> Result<PathBuf> {
     built("TIDEGATE_BIN", "", "tidegate")
 }
 
-/// `TIDEGATE_SAMPLE`, else the sample backend as cargo built it for musl.
+/// The sample backend.
 pub(crate) fn locate_sample() -> Result<PathBuf> {
-    built("TIDEGATE_SAMPLE", &format!("{}-unknown-linux-musl", env::consts::ARCH), "tidegate-sample")
+    locate_static("tidegate-sample")
+}
+
+/// A program that cargo built for musl, unless `TIDEGATE_SAMPLE`, or of another one its name in that manner, names a file.
+pub(crate) fn locate_static(name: &str) -> Result<PathBuf> {
+    let variable = name.to_uppercase().replace('-', "_");
+    built(&variable, &format!("{}-unknown-linux-musl", env::consts::ARCH), name)
 }
 
 /// `TIDEGATE_XDS_EXAMPLE`, else the example of the xDS library that cargo built beside this test.

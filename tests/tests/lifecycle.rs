@@ -261,3 +261,80 @@ async fn upgrades_pass_and_other_methods_arrive_once() -> Result<()> {
     let posts = Load::get(edge.listener, &host(&service), "/").closed(2).requests(100);
     posts.asking(|_| Ask { method: http::Method::POST, ..Ask::get("/") }).run().await?.all_succeeded()
 }
+
+#[tokio::test]
+async fn a_signal_that_ends_nothing_changes_no_endpoint() -> Result<()> {
+    let engine = Engine::connect().await?;
+    let service = engine.unique("hup");
+    let edge = Edge::start(&engine, "{}").await?;
+    let container = engine.run(backend(&service, "v1")).await?;
+    let other = engine.run(backend(&service, "v2")).await?;
+    for version in ["v1", "v2"] {
+        edge.healthy(&format!("{service}/{version}"), 1).await?;
+    }
+    let changes = format!("cluster.{service}/v1.update_success");
+    let before = edge.envoy.stat(&changes).await?;
+    for signal in ["SIGHUP", "SIGWINCH"] {
+        container.kill(signal).await?;
+    }
+    // What is told of later has been heard later.
+    other.kill("SIGTERM").await?;
+    edge.healthy(&format!("{service}/v2"), 0).await?;
+    assert_eq!(edge.envoy.stat(&changes).await?, before, "updates of its endpoints");
+    edge.healthy(&format!("{service}/v1"), 1).await
+}
+
+#[tokio::test]
+async fn a_paused_replica_costs_no_get_and_is_back_when_it_passes_its_check_again() -> Result<()> {
+    let engine = Engine::connect().await?;
+    let service = engine.unique("pause");
+    let cluster = format!("{service}/v1");
+    let edge = Edge::start(&engine, "{}").await?;
+    let spec = || backend(&service, "v1").label("tidegate.timeout", "1s");
+    let (_staying, paused) = (engine.run(spec()).await?, engine.run(spec()).await?);
+    edge.healthy(&cluster, 2).await?;
+    let load = Load::get(edge.listener, &host(&service), "/slow?ms=50").rate(100.0, 16).duration(10 * SOON).start();
+    let more = async |load: &tidegate_tests::load::Running, what: &str| {
+        let enough = load.done() + 150;
+        until(SOON, what, async || {
+            ensure!(load.done() > enough, "{}", load.done());
+            Ok(())
+        })
+        .await
+    };
+    more(&load, "some load before").await?;
+    paused.pause().await?;
+    edge.healthy(&cluster, 1).await?;
+    // Longer than an answer may take to begin.
+    more(&load, "some load meanwhile").await?;
+    paused.unpause().await?;
+    edge.healthy(&cluster, 2).await?;
+    more(&load, "some load after").await?;
+    load.stop().await?.all_succeeded()
+}
+
+#[tokio::test]
+async fn a_replica_that_runs_out_of_memory_costs_no_get_and_the_reason_is_said() -> Result<()> {
+    let engine = Engine::connect().await?;
+    let service = engine.unique("oom");
+    let cluster = format!("{service}/v1");
+    let edge = Edge::start(&engine, "{}").await?;
+    let spec = || backend(&service, "v1");
+    let small = spec().host_config(|config| {
+        (config.memory, config.memory_swap) = (Some(16 << 20), Some(16 << 20));
+    });
+    let (_staying, small) = (engine.run(spec()).await?, engine.run(small).await?);
+    edge.healthy(&cluster, 2).await?;
+    let load = Load::get(edge.listener, &host(&service), "/").rate(200.0, 16).duration(10 * SOON).start();
+    // It does not live to answer.
+    let eaten = Request::post(small.address().await?, "/control?eat_mib=64", "").send().await;
+    ensure!(eaten.is_err(), "it has eaten more than it has");
+    edge.healthy(&cluster, 1).await?;
+    until(SOON, "the reason", async || {
+        let explained = edge.cli().run(["explain", &small.id[..12]]).await?.stdout;
+        ensure!(explained.contains("exited with 137, out of memory"), "{explained}");
+        Ok(())
+    })
+    .await?;
+    load.stop().await?.all_succeeded()
+}

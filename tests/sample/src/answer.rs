@@ -19,11 +19,16 @@ pub(crate) struct Answer {
     pub(crate) upgrade: Option<String>,
     /// How long to wait before answering.
     pub(crate) delay: Duration,
+    /// Where the body is more than one piece: so many follow the head, one each [`PAUSE`].
+    pub(crate) pieces: Option<u64>,
 }
+
+/// Before each piece of a body that comes in pieces.
+pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
 impl Answer {
     fn new(status: u16, content_type: &'static str, body: String) -> Self {
-        Self { status, content_type, body, upgrade: None, delay: Duration::ZERO }
+        Self { status, content_type, body, upgrade: None, delay: Duration::ZERO, pieces: None }
     }
 
     fn text(status: u16, body: &str) -> Self {
@@ -55,6 +60,7 @@ impl Answer {
             match request.path.as_str() {
                 "/version" => Self::text(200, &behaviour.settings.version),
                 "/slow" => slow(request),
+                "/stream" => stream(request),
                 "/echo" => Self::new(200, TEXT, echo(request, body_length)),
                 "/ws" => upgrade(request),
                 _ => Self::new(200, JSON, identity(request, number, behaviour)),
@@ -76,7 +82,11 @@ impl Answer {
             let _ = write!(text, "connection: upgrade\r\nupgrade: {protocol}\r\n\r\n");
             return text.into_bytes();
         }
-        let _ = write!(text, "content-type: {}\r\ncontent-length: {}\r\n", self.content_type, self.body.len());
+        let _ = write!(text, "content-type: {}\r\n", self.content_type);
+        let _ = match self.pieces {
+            Some(_) => write!(text, "transfer-encoding: chunked\r\n"),
+            None => write!(text, "content-length: {}\r\n", self.body.len()),
+        };
         text.push_str(if keep_alive { "\r\n" } else { "connection: close\r\n\r\n" });
         if request.is_none_or(|request| request.method != "HEAD") {
             text.push_str(&self.body);
@@ -86,13 +96,26 @@ impl Answer {
 }
 
 fn slow(request: &Request) -> Answer {
-    match request.query_value("ms").unwrap_or("0").parse() {
-        Ok(ms) => {
-            let delay = Duration::from_millis(ms).min(MAX_DELAY);
-            Answer { delay, ..Answer::text(200, &format!("waited {} ms", delay.as_millis())) }
-        }
-        Err(_) => Answer::text(400, "ms is a whole number"),
+    match lasts(request) {
+        Some(delay) => Answer { delay, ..Answer::text(200, &format!("waited {} ms", delay.as_millis())) },
+        None => Answer::text(400, "ms is a whole number"),
     }
+}
+
+/// A download that takes so long: its head comes at once.
+fn stream(request: &Request) -> Answer {
+    match lasts(request) {
+        Some(lasts) => {
+            let pieces = lasts.as_millis() / PAUSE.as_millis();
+            Answer { pieces: u64::try_from(pieces).ok(), ..Answer::new(200, TEXT, String::new()) }
+        }
+        None => Answer::text(400, "ms is a whole number"),
+    }
+}
+
+fn lasts(request: &Request) -> Option<Duration> {
+    let ms = request.query_value("ms").unwrap_or("0").parse().ok()?;
+    Some(Duration::from_millis(ms).min(MAX_DELAY))
 }
 
 /// The request as it arrived here, to see what a proxy added and took away.
@@ -214,6 +237,13 @@ mod tests {
         assert_eq!(answer(&behaviour, "GET /slow?ms=250 HTTP/1.1").0.delay, Duration::from_millis(250));
         assert_eq!(answer(&behaviour, "GET /slow?ms=99999999 HTTP/1.1").0.delay, MAX_DELAY);
         assert_eq!(answer(&behaviour, "GET /slow?ms=x HTTP/1.1").0.status, 400);
+    }
+
+    #[test]
+    fn a_download_comes_in_pieces() {
+        let (answer, text) = answer(&behaviour(), "GET /stream?ms=1000 HTTP/1.1");
+        assert_eq!(answer.pieces, Some(10));
+        assert!(text.ends_with("transfer-encoding: chunked\r\n\r\n"), "{text}");
     }
 
     #[test]

@@ -13,6 +13,9 @@ use crate::{
 /// Longer waits are cut to this, so that no request can occupy a thread for ever.
 pub(crate) const MAX_DELAY: Duration = Duration::from_secs(60);
 
+/// Enough for any limit that a test sets, and not for the machine.
+const MAX_EATEN_MIB: usize = 256;
+
 pub(crate) struct Behaviour {
     pub(crate) settings: Settings,
     /// `version/hostname`, as every answer carries it.
@@ -80,6 +83,10 @@ impl Behaviour {
                     let value = value.parse::<u64>().map_err(|_| wrong())?.min(millis(MAX_DELAY));
                     changes.push(Box::new(move || self.delay_ms.store(value, Relaxed)));
                 }
+                "eat_mib" => {
+                    let mib = value.parse::<usize>().map_err(|_| wrong())?.min(MAX_EATEN_MIB);
+                    changes.push(Box::new(move || eat(mib)));
+                }
                 _ => return Err(wrong()),
             }
         }
@@ -100,6 +107,12 @@ impl Behaviour {
             self.requests.load(Relaxed),
         )
     }
+}
+
+/// Takes memory, uses all of it, and never gives it back.
+fn eat(mib: usize) {
+    // Not zeros: those would be pages that nobody has touched.
+    std::mem::forget(vec![1_u8; mib << 20]);
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -41,8 +41,9 @@ environment: ADDRESS (0.0.0.0)  PORT (8080)  SERVICE (sample)  VERSION (v1)
 
 paths: / and any other   who answered          /version  the version alone
        /health  /ready   200 or 503            /slow?ms=N  after N ms
-       /echo             the request, as text  /ws  an upgrade that echoes bytes
-       POST /control?ready=BOOL&health=BOOL&errors=PERCENT&delay_ms=N   GET /control";
+       /stream?ms=N      a piece each 100 ms   /ws  an upgrade that echoes bytes
+       /echo             the request, as text
+       POST /control?ready=BOOL&health=BOOL&errors=PERCENT&delay_ms=N&eat_mib=N   GET /control";
 
 fn main() -> ExitCode {
     // Before any thread exists, so that all inherit it. As PID 1 an unblocked, unhandled SIGTERM would be dropped.

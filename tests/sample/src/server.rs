@@ -14,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    answer::Answer,
+    answer::{Answer, PAUSE},
     behaviour::Behaviour,
     request::{Body, MAX_BODY, MAX_HEADERS, Refusal, Request, chunk_size, find},
 };
@@ -144,6 +144,9 @@ impl Server {
             if answer.upgrade.is_some() {
                 return input.echo();
             }
+            if let Some(pieces) = answer.pieces.filter(|_| request.method != "HEAD") {
+                send(&connection.stream, pieces)?;
+            }
             if !keep_alive {
                 return Ok(());
             }
@@ -178,6 +181,15 @@ impl Connection {
             let _ = self.stream.shutdown(Shutdown::Read);
         }
     }
+}
+
+/// So many pieces of a body, each after a pause, and its end.
+fn send(mut stream: &TcpStream, pieces: u64) -> io::Result<()> {
+    for _ in 0..pieces {
+        thread::sleep(PAUSE);
+        stream.write_all(b"6\r\npiece\n\r\n")?;
+    }
+    stream.write_all(b"0\r\n\r\n")
 }
 
 enum Failure {

@@ -13,7 +13,6 @@ async fn main() -> Result<()> {
     if !missed.is_empty() {
         say(&format!("short of the budget: {}", missed.join("; ")));
     }
-    say("not measured here: the comparison of `docker run` to first 200 with other proxies");
     Ok(())
 }
 

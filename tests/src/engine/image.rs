@@ -1,4 +1,4 @@
-//! The sample backend's image: its Dockerfile and its static binary, nothing else. No image is ever pulled.
+//! The sample backends' images: a Dockerfile and a static binary each, nothing else. No image is ever pulled.
 
 use std::{
     fs,
@@ -11,19 +11,29 @@ use futures_util::StreamExt;
 
 use crate::tidegate;
 
-const DOCKERFILE: &[u8] = include_bytes!("../../sample/Dockerfile");
+const SAMPLE: &[u8] = include_bytes!("../../sample/Dockerfile");
+const SAMPLE_H2: &[u8] = include_bytes!("../../sample-h2/Dockerfile");
 
 /// Builds it unless the engine has an image of these very bytes; returns its name.
 pub(super) async fn sample(docker: &Docker) -> Result<String> {
-    let path = tidegate::locate_sample()?;
+    image(docker, "tidegate-sample", SAMPLE).await
+}
+
+/// The same of the one that speaks HTTP/2.
+pub(super) async fn sample_h2(docker: &Docker) -> Result<String> {
+    image(docker, "tidegate-sample-h2", SAMPLE_H2).await
+}
+
+async fn image(docker: &Docker, program: &str, dockerfile: &[u8]) -> Result<String> {
+    let path = tidegate::locate_static(program)?;
     let binary = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
     let mut hasher = DefaultHasher::new();
-    (DOCKERFILE, &binary).hash(&mut hasher);
-    let name = format!("tidegate-sample:{:016x}", hasher.finish());
+    (dockerfile, &binary).hash(&mut hasher);
+    let name = format!("{program}:{:016x}", hasher.finish());
     if docker.inspect_image(&name).await.is_ok() {
         return Ok(name);
     }
-    let context = tar(&[("Dockerfile", DOCKERFILE), ("tidegate-sample", &binary)]);
+    let context = tar(&[("Dockerfile", dockerfile), (program, &binary)]);
     let options = BuildImageOptions { t: Some(name.clone()), rm: true, ..Default::default() };
     let mut steps = std::pin::pin!(docker.build_image(options, None, Some(body_full(context.into()))));
     while let Some(step) = steps.next().await {
