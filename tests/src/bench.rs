@@ -1,6 +1,7 @@
 //! Measurements on real containers: how long discovery takes, and what the filter costs; and of files at scale. Figures come as ratios within one run
 //! wherever the machine would speak louder than the code.
 
+mod checks;
 mod deploys;
 mod drain;
 mod events;
@@ -35,8 +36,20 @@ const SLICE: Duration = Duration::from_secs(2);
 const CONNECTIONS: usize = 32;
 
 /// The parts of [`run`].
-pub const PARTS: [&str; 11] =
-    ["files", "events", "replaced", "idle", "storm", "publish", "drain", "hold", "deploys", "discovery", "filter"];
+pub const PARTS: [&str; 12] = [
+    "files",
+    "checks",
+    "events",
+    "replaced",
+    "idle",
+    "storm",
+    "publish",
+    "drain",
+    "hold",
+    "deploys",
+    "discovery",
+    "filter",
+];
 
 /// Measures everything, or one of [`PARTS`].
 pub async fn run(only: Option<&str>, say: impl Fn(&str)) -> Result<Vec<Row>> {
@@ -48,6 +61,10 @@ pub async fn run(only: Option<&str>, say: impl Fn(&str)) -> Result<Vec<Row>> {
     if is_wanted("files") {
         say("files: 10,000 services of ten instances, and one edit");
         rows.extend(files::run().await?);
+    }
+    if is_wanted("checks") {
+        say("checks: of 5,000 instances, 100 of which hang");
+        rows.extend(checks::run().await?);
     }
     if is_wanted("events") {
         say("events: one among 10, 100 and 1,000 services");

@@ -85,6 +85,18 @@ impl Namespace {
         self.filter("-A")
     }
 
+    /// From now on one packet of ten is lost, either way, and what comes from there comes at 1 Mbit/s.
+    pub fn degrade(&self) -> Result<()> {
+        let (name, peer) = (self.name(), self.peer());
+        for (chain, direction) in [("INPUT", "-i"), ("OUTPUT", "-o")] {
+            let rule = ["iptables", "-w", "-A", chain, direction, &peer];
+            let loss = ["-m", "statistic", "--mode", "random", "--probability", "0.1", "-j", "DROP"];
+            run("ip", &[&["netns", "exec", &name], &rule[..], &loss[..]].concat())?;
+        }
+        let shaped = ["root", "tbf", "rate", "1mbit", "burst", "32kbit", "latency", "400ms"];
+        run("ip", &[&["netns", "exec", &name, "tc", "qdisc", "add", "dev", &peer], &shaped[..]].concat())
+    }
+
     /// Joins again what was [`cut`](Self::cut).
     pub fn heal(&self) -> Result<()> {
         self.filter("-D")

@@ -1,6 +1,6 @@
 //! Requests that wait at the edge for a ready instance: real Docker, real Envoy, the real filter.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use http::Method;
@@ -11,7 +11,7 @@ use tidegate_tests::{
     load::{Ask, Load},
     poll::{SOON, until},
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet};
+use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet, time::Instant};
 
 /// A service that has a container which does not run.
 struct Stopped {

@@ -206,7 +206,8 @@ async fn hanging_targets_delay_no_other() {
     // Those that were given up for want of sockets are checked to their end when it is their turn.
     while bench.told.len() < 1001 {
         let (name, passing, detail) = bench.next().await;
-        assert!(!passing && detail == "timed out after 30s, waiting for the answer", "{name}: {detail}");
+        // The backlog of one listener is less than that.
+        assert!(!passing && detail.starts_with("timed out after 30s, "), "{name}: {detail}");
     }
 }
 

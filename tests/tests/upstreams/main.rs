@@ -3,10 +3,7 @@
 
 mod server;
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -21,7 +18,7 @@ use tidegate_tests::{
     namespace::Namespace,
     poll::{SOON, until},
 };
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::{net::TcpStream, task::JoinSet, time::Instant};
 
 use self::server::{Upstream, Wire};
 
@@ -59,6 +56,25 @@ async fn a_host_that_falls_silent_is_left_by_envoy_itself_and_costs_no_request()
     let report = load.wait().await?;
     ensure!(report.count() > 1_000, "it was hardly asked: {report}");
     report.all_succeeded()
+}
+
+/// With checks as they are by default, every 2 s.
+#[tokio::test]
+async fn a_network_that_loses_packets_costs_no_get_and_hardly_a_flip() -> Result<()> {
+    let namespace = Namespace::create()?;
+    let (near, far) = (Local::start("shop", "v1").await?, Local::start_in(&namespace, "shop", "v1").await?);
+    let entries = [&near, &far].map(|local| local.entry("shop", "v1").replace("200ms", "2s")).concat();
+    let (edge, _files) = edge_over(&entries, "{}").await?;
+    edge.healthy("shop/v1", 2).await?;
+    namespace.degrade()?;
+    let load = Load::get(edge.listener, &host("shop"), "/").rate(20.0, 16).duration(Duration::from_secs(30));
+    let report = load.timeout(SOON).run().await?;
+    report.all_succeeded()?;
+    let events = edge.cli().run(["events", "shop", "--since", "60s"]).await?.ok()?.stdout;
+    let fell =
+        events.lines().filter(|line| line.contains("not ready") && line.contains(&far.address.to_string())).count();
+    ensure!(fell <= 1, "it fell {fell} times within half a minute:\n{events}");
+    Ok(())
 }
 
 #[tokio::test]
