@@ -3,9 +3,11 @@
 
 mod checks;
 mod deploys;
+mod drain;
 mod events;
 mod files;
 mod fleet;
+mod hold;
 mod idle;
 mod measured;
 mod publish;
@@ -34,8 +36,20 @@ const SLICE: Duration = Duration::from_secs(2);
 const CONNECTIONS: usize = 32;
 
 /// The parts of [`run`].
-pub const PARTS: [&str; 10] =
-    ["files", "checks", "events", "replaced", "idle", "storm", "publish", "deploys", "discovery", "filter"];
+pub const PARTS: [&str; 12] = [
+    "files",
+    "checks",
+    "events",
+    "replaced",
+    "idle",
+    "storm",
+    "publish",
+    "drain",
+    "hold",
+    "deploys",
+    "discovery",
+    "filter",
+];
 
 /// Measures everything, or one of [`PARTS`].
 pub async fn run(only: Option<&str>, say: impl Fn(&str)) -> Result<Vec<Row>> {
@@ -71,6 +85,14 @@ pub async fn run(only: Option<&str>, say: impl Fn(&str)) -> Result<Vec<Row>> {
     if is_wanted("publish") {
         say("publish: a start and a stop to clients, among 10, 100 and 1,000 containers");
         rows.extend(publish::run().await?);
+    }
+    if is_wanted("drain") {
+        say("drain: docker stop to out of rotation");
+        rows.extend(drain::run().await?);
+    }
+    if is_wanted("hold") {
+        say("hold: 1,000 requests that wait for a ready instance");
+        rows.extend(hold::run().await?);
     }
     if is_wanted("deploys") {
         say("deploys: 100 containers of three services replaced under load, behind tidegate and Traefik");

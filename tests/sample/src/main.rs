@@ -10,6 +10,7 @@
 )]
 
 mod answer;
+mod backlog;
 mod behaviour;
 mod healthcheck;
 mod request;

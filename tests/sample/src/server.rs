@@ -15,6 +15,7 @@ use std::{
 
 use crate::{
     answer::{Answer, PAUSE},
+    backlog,
     behaviour::Behaviour,
     request::{Body, MAX_BODY, MAX_HEADERS, Refusal, Request, chunk_size, find},
 };
@@ -55,6 +56,7 @@ impl Server {
     /// Accepts until drained, then whoever had already connected. Errors only if it cannot listen.
     pub(crate) fn run(self: Arc<Self>, address: SocketAddr) -> io::Result<()> {
         let listener = TcpListener::bind(address)?;
+        backlog::widen(&listener);
         let local = listener.local_addr()?;
         self.lock().listener = Some(listener.try_clone()?);
         let settings = &self.behaviour.settings;

@@ -1,5 +1,5 @@
 //! SIGTERM and SIGINT, received by waiting for them. Std has no signal API, so this module declares the four libc
-//! functions that std is linked with anyway; it is the only place with unsafe code. No handler runs: the signals are
+//! functions that std is linked with anyway; only this and `backlog` have unsafe code. No handler runs: the signals are
 //! blocked and `sigwait`ed for, which also works as PID 1, where the kernel drops signals at their default disposition.
 
 #![allow(unsafe_code, reason = "std has no signal API, and this program has no dependencies")]
