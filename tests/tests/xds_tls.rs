@@ -234,8 +234,10 @@ async fn a_silent_network_is_noticed_at_both_ends_and_forgotten_when_it_heals() 
     let back = world.both_see(&edge, 1).await?;
     edge.listener("late").await?;
     eprintln!("row 49: noticed by server and Envoy after {noticed:?}, back after {back:?} at {}", world.xds);
-    // The budgets are 15 s and 1 s; a busy machine has some more.
-    assert!(noticed.iter().all(|took| *took < Duration::from_secs(20)), "noticed after {noticed:?}");
+    // The budgets are 15 s and 1 s; a busy machine has some more. What other tests' containers gave the server to say meanwhile
+    // has 10 s of its own.
+    let [server, client] = noticed;
+    assert!(server < Duration::from_secs(28) && client < Duration::from_secs(20), "noticed after {noticed:?}");
     assert!(back.iter().all(|took| *took < Duration::from_secs(5)), "back after {back:?}");
     Ok(())
 }

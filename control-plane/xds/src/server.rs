@@ -77,8 +77,9 @@ pub struct ServerConfig {
     /// The longest list of headers. 16 KiB: some twenty times what Envoy sends.
     pub max_header_list_bytes: u32,
     /// How often the kernel probes an idle connection, in whole seconds, and how long nothing may be acknowledged, so
-    /// that a client that vanished is not kept. 3 s and 6 s: noticed after 12 s at most, for what is sent just before the
-    /// probes' time is over has a time of its own. It is the other end's kernel that answers: neither a client nor a server that is busy is taken for dead, and idle connections cost nothing.
+    /// that a client that vanished is not kept. 4 s and 10 s: noticed after 14 s, and after 24 s at most, for what is sent just
+    /// before the probes' time is over has a time of its own. Less would end clients that are too busy to read: Linux counts
+    /// the time that they take nothing, too. It is the other end's kernel that answers: neither a client nor a server that is busy is taken for dead, and idle connections cost nothing.
     /// A client that hangs is [`stall_timeout`](Self::stall_timeout)'s business.
     pub keepalive_interval: Duration,
     pub keepalive_timeout: Duration,
@@ -105,8 +106,8 @@ impl Default for ServerConfig {
             max_streams_per_connection: 100,
             handshake_timeout: Duration::from_secs(5),
             max_header_list_bytes: 16 << 10,
-            keepalive_interval: Duration::from_secs(3),
-            keepalive_timeout: Duration::from_secs(6),
+            keepalive_interval: Duration::from_secs(4),
+            keepalive_timeout: Duration::from_secs(10),
             connections: Connections::default(),
             drain_timeout: Duration::from_secs(2),
         }

@@ -100,6 +100,16 @@ async fn each_service_is_spoken_to_in_its_own_protocol() -> Result<()> {
     Ok(())
 }
 
+/// A server says how many streams it allows when the first are open already.
+#[tokio::test]
+async fn a_burst_over_new_connections_is_no_more_than_a_server_allows() -> Result<()> {
+    let upstream = Upstream::start(Wire::H2c).await?;
+    let (edge, _files) = edge_over(&upstream.entry("burst", "protocol: h2c"), "{}").await?;
+    edge.healthy("burst/default", 1).await?;
+    let load = Load::get(edge.listener, &host("burst"), "/stream").closed(600).requests(600).timeout(SOON);
+    load.run().await?.all_succeeded()
+}
+
 /// What came of one gRPC call: its status, from the trailers or the head, and how long it took.
 async fn call(edge: &Edge, host: &str, path: &str, deadline: &str) -> Result<(String, Duration)> {
     let began = Instant::now();

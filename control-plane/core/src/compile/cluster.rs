@@ -55,6 +55,10 @@ const SILENT_FOR: Duration = Duration::from_secs(3);
 /// the next.
 const KEEPALIVE_S: u32 = 1;
 
+/// Streams of a connection: what servers allow at least, as their protocol recommends (RFC 9113, 6.5.2). How many one really allows is
+/// known only after the first streams were opened, and it refuses those beyond.
+const STREAMS: u32 = 100;
+
 /// From one HTTP/2 PING to the next.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 /// How long its answer may take.
@@ -153,6 +157,7 @@ fn http_options(protocol: Protocol) -> Option<(String, Any)> {
 /// goes on acknowledging, answers no PING.
 fn http2() -> Http2ProtocolOptions {
     Http2ProtocolOptions {
+        max_concurrent_streams: uint32(STREAMS),
         connection_keepalive: Some(KeepaliveSettings {
             interval: duration(PING_INTERVAL),
             timeout: duration(PING_TIMEOUT),

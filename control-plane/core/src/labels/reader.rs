@@ -223,8 +223,10 @@ impl Candidate {
         };
         let words = &told.words;
         let service = reader.service(container, ours, told);
-        if let (Some(name), Some(service)) = (told.name, &service) {
-            reader.subject = service_subject(&discovered.subject(), service.as_str());
+        if let Some(name) = told.name {
+            if let Some(service) = &service {
+                reader.subject = service_subject(&discovered.subject(), service.as_str());
+            }
             for (key, cure) in ours.unknown_of(Some(name)) {
                 reader.report(Code::UnknownLabel, &format!("there is no label `{key}`"), &cure);
             }

@@ -152,3 +152,11 @@ fn more_services_or_hosts_than_allowed_quarantine_the_container() {
     let eleven = |_| (0..11).map(|n| format!("h{n}.example")).collect::<Vec<_>>().join(",");
     assert_eq!(codes(&named(3, "host", &eleven)), [Code::LabelLimit], "the hosts of all its services count");
 }
+
+#[test]
+fn a_label_that_does_not_exist_is_told_beside_a_name_that_cannot_be() {
+    let labels = [("tidegate.svc.c.service", "/"), ("tidegate.svc.c.network", "true"), ("tidegate.svc.c.port", "80")];
+    let mut found: Vec<Code> = read(&enabled(&labels)).problems.iter().map(|problem| problem.code).collect();
+    found.sort_unstable();
+    assert_eq!(found, [Code::InvalidLabel, Code::UnknownLabel]);
+}
