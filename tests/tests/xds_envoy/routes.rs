@@ -65,9 +65,9 @@ async fn three_thousand_routes_come_and_go_without_a_failed_request(variant: Var
         fs::rename(staging, file(number))?;
         turns(&edge, &host(&name(number, 0)), 404, 200).await?;
         slowest = slowest.max(written.elapsed());
+        // One of Envoy's workers may have the routes a moment before the other.
         for service in 1..SERVICES {
-            let answer = edge.get(&host(&name(number, service))).await?;
-            ensure!(answer.status == 200, "{}: {}", name(number, service), answer.status);
+            turns(&edge, &host(&name(number, service)), 404, 200).await?;
         }
     }
     let added = responses(&edge).await?;
