@@ -26,7 +26,7 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 use serde_json::json;
 use tidegate_core::ServiceName;
-use tidegate_core::explain as core_explain;
+use tidegate_core::explain::{self as core_explain, SubjectError};
 use tidegate_core::status::{API_VERSION, Canaries, Edges, Services, Status};
 use tidegate_xds::{ResourceType, Store};
 use tokio::net::{TcpListener, TcpStream};
@@ -224,7 +224,7 @@ async fn explained(State(context): State<ApiContext>, Path(subject): Path<String
         .look(move |look| {
             let explanation = core_explain::explain(look.state, &subject, look.now)?;
             let edge = explain::Edge::of(look, &explanation);
-            Ok((explanation, edge))
+            Ok::<_, Refusal>((explanation, edge))
         })
         .await?;
     Ok(match known {
@@ -236,10 +236,7 @@ async fn explained(State(context): State<ApiContext>, Path(subject): Path<String
             });
             document(&explanation)
         }
-        Err(error) => {
-            let error: core_explain::SubjectError = error;
-            refuse(StatusCode::NOT_FOUND, &error.to_string(), error.cure())
-        }
+        Err(refusal) => refusal.into_response(),
     })
 }
 
@@ -276,6 +273,26 @@ fn document(value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &format!("the answer: {error}"), "report this"),
+    }
+}
+
+/// Why there is no document, and what to do about it.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    reason: String,
+    cure: String,
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        refuse(self.status, &self.reason, &self.cure)
+    }
+}
+
+impl From<SubjectError> for Refusal {
+    fn from(error: SubjectError) -> Self {
+        Self { status: StatusCode::NOT_FOUND, reason: error.to_string(), cure: error.cure().to_owned() }
     }
 }
 

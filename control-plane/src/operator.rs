@@ -1,7 +1,7 @@
 //! What operators asked for at run time, kept in the state directory so that a restart does not forget it. Whoever changes it comes
 //! here; it is written before it is in force, so that nothing is in force that a restart would undo.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +9,8 @@ use std::sync::Arc;
 use tidegate_core::drains::Drains;
 use tidegate_core::{Code, Input, Problem};
 use tokio::sync::{Mutex, mpsc};
+
+use crate::state_dir;
 
 /// The name under which this part reports.
 pub const PART: &str = "operator";
@@ -82,19 +84,12 @@ impl Operator {
     /// When it cannot be kept: then nothing is changed.
     pub(crate) async fn drain(&self, drains: Drains) -> Result<(), OperatorError> {
         let (path, text) = (Arc::clone(&self.path), serde_json::to_vec_pretty(&drains).unwrap_or_default());
-        let written =
-            tokio::task::spawn_blocking(move || write(&path, &text)).await.map_err(|_| OperatorError::Gone)?;
+        let written = tokio::task::spawn_blocking(move || state_dir::replace(&path, |out| out.write_all(&text)))
+            .await
+            .map_err(|_| OperatorError::Gone)?;
         written.map_err(|source| OperatorError::Unkept { path: self.path.to_path_buf(), source })?;
         self.inbox.send(Input::Drained(drains)).await.map_err(|_| OperatorError::Gone)
     }
-}
-
-fn write(path: &Path, text: &[u8]) -> std::io::Result<()> {
-    let staging = path.with_extension("new");
-    let mut file = File::create(&staging)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(staging, path)
 }
 
 #[cfg(test)]

@@ -1,11 +1,39 @@
 //! The state directory belongs to one control plane at a time: two that were started on it by mistake would each write over
-//! what the other keeps. It only holds the lock; what is kept there is the business of others.
+//! what the other keeps. Here are the lock, and how files get there; what is kept is the business of others.
 
-use std::fs::{self, File, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, BufWriter, ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use tidegate_core::{Code, Problem};
+
+/// Writes a file that its owner alone reads: beside, and renamed over what is there once everything is on the disk.
+pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let written = write_new(&fresh, write).and_then(|()| fs::rename(&fresh, path));
+    if written.is_err() {
+        // Half a file is of no use, and may be what fills the disk.
+        let _ = fs::remove_file(&fresh);
+    }
+    written?;
+    // The rename itself.
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
+}
+
+fn write_new(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+    // What a killed process left there may be open to others, or be a link.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut out = BufWriter::new(file);
+    write(&mut out)?;
+    out.flush()?;
+    out.get_ref().sync_all()
+}
 
 /// The file that is locked. It stays when the lock goes: with the process that has it, however that ends.
 const FILE: &str = "lock";
@@ -22,7 +50,7 @@ impl StateDir {
     /// # Errors
     /// When another process has it, or it cannot be locked.
     pub(crate) fn take(path: &Path) -> Result<Self, Problem> {
-        let unusable = |error: std::io::Error| {
+        let unusable = |error: io::Error| {
             refused(
                 path,
                 &format!("it cannot be locked: {error}"),

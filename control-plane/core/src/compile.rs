@@ -133,14 +133,15 @@ struct Compiled {
 impl Compiled {
     fn of(view: &ServiceView) -> Self {
         let (clusters, assignments) = cluster::clusters(view);
+        let policy = route::policy(view);
         Self {
             clusters,
             assignments,
             hosts: view.hosts.clone(),
             path: view.path.clone(),
-            routes: route::routes(view),
+            routes: route::routes(view, policy.as_ref()),
             weights: route::weights(view),
-            policy: route::policy(view),
+            policy,
         }
     }
 }

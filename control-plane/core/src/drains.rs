@@ -47,10 +47,10 @@ impl Drains {
         self
     }
 
-    /// Leaves out what is over: those whose run is not that one any more.
+    /// Leaves out what is over: of which `lasts` does not know, by the container's id and the start of its run.
     #[must_use]
-    pub fn of_runs(mut self, run: impl Fn(&str) -> Option<String>) -> Self {
-        self.0.retain(|container, drain| run(container).as_deref() == Some(drain.started_at.as_str()));
+    pub fn of_runs(mut self, lasts: impl Fn(&str, &str) -> bool) -> Self {
+        self.0.retain(|container, drain| lasts(container, &drain.started_at));
         self
     }
 

@@ -20,3 +20,22 @@ pub fn did_you_mean<'a>(
 ) -> String {
     nearest(word, candidates).map_or_else(otherwise, |found| format!("did you mean `{found}`?"))
 }
+
+/// What a word stands for.
+///
+/// # Errors
+/// What to write instead, when it is none of those that are known.
+pub(crate) fn one_of<T: Copy>(word: &str, known: &[(&'static str, T)]) -> Result<T, String> {
+    let names = || known.iter().map(|(name, _)| *name);
+    let meant = known.iter().find(|(name, _)| *name == word).map(|(_, meant)| *meant);
+    meant.ok_or_else(|| did_you_mean(word, names(), || format!("use {}", listed(names()))))
+}
+
+/// `a, b or c`.
+fn listed<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    let words: Vec<&str> = words.collect();
+    match words.as_slice() {
+        [all @ .., before, last] => [all, &[&*format!("{before} or {last}")]].concat().join(", "),
+        few => few.join(", "),
+    }
+}

@@ -132,12 +132,8 @@ impl<'a> Words<'a> {
     /// What one of these words stands for.
     fn one_of<T: Copy>(&self, word: &'static str, known: &[(&'static str, T)]) -> Result<Option<T>, Fault> {
         let Some(text) = self.get(word) else { return Ok(None) };
-        if let Some((_, meant)) = known.iter().find(|(name, _)| *name == text) {
-            return Ok(Some(*meant));
-        }
-        let names = || known.iter().map(|(name, _)| *name);
-        let cure = suggest::did_you_mean(text, names(), || format!("use {}", listed(names())));
-        Err(Fault::new(word, format!("there is no {word} {text:?}"), cure))
+        let meant = suggest::one_of(text, known);
+        meant.map(Some).map_err(|cure| Fault::new(word, format!("there is no {word} {text:?}"), cure))
     }
 
     pub(crate) fn duration(&self, word: &'static str, default: Duration) -> Result<Duration, Fault> {
@@ -151,15 +147,6 @@ impl<'a> Words<'a> {
             Ok(_) => Err(Fault::new(word, format!("{text:?} is out of range"), "use a duration from 10ms to 1h")),
             Err(reason) => Err(Fault::new(word, reason, "use a duration such as `500ms` or `2s`")),
         }
-    }
-}
-
-/// `a, b or c`.
-pub(crate) fn listed<'a>(words: impl Iterator<Item = &'a str>) -> String {
-    let words: Vec<&str> = words.collect();
-    match words.as_slice() {
-        [all @ .., before, last] => [all, &[&*format!("{before} or {last}")]].concat().join(", "),
-        few => few.join(", "),
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use envoy_types::pb::envoy::config::core::v3::address::Address;
 use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
@@ -22,7 +22,7 @@ use tidegate_core::suggest;
 use tidegate_xds::{ClientStatus, Group, ResourceType, Store};
 use tokio::sync::Semaphore;
 
-use super::{ApiContext, document, refuse};
+use super::{ApiContext, Refusal, document};
 use crate::envoy::diff::{Content, Published, compare, health_of, notes};
 use crate::envoy::dump::{Dump, Held, endpoint};
 use crate::envoy::{AdminClient, AdminError};
@@ -44,20 +44,6 @@ pub(super) struct Asked {
     #[serde(rename = "type")]
     kind: Option<String>,
     name: Option<String>,
-}
-
-/// Why there is no document.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    status: StatusCode,
-    reason: String,
-    cure: String,
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        refuse(self.status, &self.reason, &self.cure)
-    }
 }
 
 impl LocalEnvoy {

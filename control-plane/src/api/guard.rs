@@ -8,9 +8,9 @@ use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 
-use super::refuse;
+use super::Refusal;
 use super::token::{FILE, Token};
 
 /// What every answer says to a browser: take nothing from elsewhere, show it nowhere else, keep nothing.
@@ -53,7 +53,7 @@ impl Guard {
     fn refusal(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<Refusal> {
         let ask = format!("ask http://{}:{} from this machine", self.ip, self.port);
         self.foreign(uri, headers)
-            .map(|(status, reason)| (status, reason, ask))
+            .map(|(status, reason)| Refusal { status, reason, cure: ask })
             .or_else(|| self.unauthorized(method, headers))
     }
 
@@ -93,15 +93,13 @@ impl Guard {
         }
         if *method != Method::POST {
             let reason = format!("{method} is not possible");
-            return Some((StatusCode::METHOD_NOT_ALLOWED, reason, "read with GET, and change with POST".to_owned()));
+            let cure = "read with GET, and change with POST".to_owned();
+            return Some(Refusal { status: StatusCode::METHOD_NOT_ALLOWED, reason, cure });
         }
         if headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes) != Some(b"application/json") {
             let reason = "what is sent is not said to be JSON".to_owned();
-            return Some((
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                reason,
-                "send `content-type: application/json`".to_owned(),
-            ));
+            let cure = "send `content-type: application/json`".to_owned();
+            return Some(Refusal { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, reason, cure });
         }
         if headers.get(AUTHORIZATION).is_some_and(|shown| self.token.is_shown(shown.as_bytes())) {
             return None;
@@ -110,17 +108,14 @@ impl Guard {
         let cure = format!(
             "`tidegate` reads it from `{FILE}` in the control plane's state directory: name that with `--state-dir`"
         );
-        Some((StatusCode::UNAUTHORIZED, reason, cure))
+        Some(Refusal { status: StatusCode::UNAUTHORIZED, reason, cure })
     }
 }
-
-/// With what, why, and what to do about it.
-type Refusal = (StatusCode, String, String);
 
 /// Refuses whom it must, and marks every answer.
 pub(super) async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let mut response = match guard.refusal(request.method(), request.uri(), request.headers()) {
-        Some((status, reason, cure)) => refuse(status, &reason, &cure),
+        Some(refusal) => refusal.into_response(),
         None => next.run(request).await,
     };
     for (name, value) in HEADERS {
@@ -139,7 +134,7 @@ mod tests {
         for (name, value) in headers {
             map.append(name, value.parse().unwrap());
         }
-        guard.refusal(method, &Uri::from_static("/"), &map).map(|(status, ..)| status)
+        guard.refusal(method, &Uri::from_static("/"), &map).map(|refusal| refusal.status)
     }
 
     #[test]

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use tidegate_core::drains::{Drain, Drains};
-use tidegate_core::explain::{SubjectError, container};
+use tidegate_core::explain::container;
 use tidegate_core::instance::{Discovered, short_id};
 use tidegate_core::name::cluster_name;
 use tidegate_core::problem::printable;
@@ -18,7 +18,7 @@ use tidegate_core::status::{API_VERSION, AcceptanceState, DeployStatus, DrainSta
 use tidegate_core::{ServiceName, State as CoreState, VersionName, suggest};
 use tidegate_xds::ResourceType;
 
-use super::{ApiContext, document, edges, refuse};
+use super::{ApiContext, Refusal, document, edges};
 use crate::operator::OperatorError;
 use crate::reconcile::{Gone, Look};
 
@@ -30,27 +30,12 @@ pub(crate) struct Asked {
     pub(crate) container: String,
 }
 
-/// Why there is no document.
-pub(super) struct Refusal(StatusCode, String, String);
-
 type Answered = Result<Result<Response, Refusal>, Gone>;
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        refuse(self.0, &self.1, &self.2)
-    }
-}
-
-impl From<SubjectError> for Refusal {
-    fn from(error: SubjectError) -> Self {
-        Self(StatusCode::NOT_FOUND, error.to_string(), error.cure().to_owned())
-    }
-}
 
 impl From<OperatorError> for Refusal {
     fn from(error: OperatorError) -> Self {
         let cure = "mend the state directory, or see its log; nothing was changed".to_owned();
-        Self(StatusCode::SERVICE_UNAVAILABLE, error.to_string(), cure)
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, reason: error.to_string(), cure }
     }
 }
 
@@ -60,14 +45,14 @@ pub(super) async fn drain(State(context): State<ApiContext>, Json(asked): Json<A
         let Some(instance) = container.instances.first() else {
             let reason = format!("`{}` has nothing to drain", container.name);
             let cure = format!("`tidegate explain {}` says why it gets no requests", container.name);
-            return Err(Refusal(StatusCode::CONFLICT, reason, cure));
+            return Err(Refusal { status: StatusCode::CONFLICT, reason, cure });
         };
         if look.state.drains().since(&instance.id).is_none()
             && let Some(cluster) = alone_in(look.state, container)
         {
             let reason = format!("`{}` is the last that takes requests of {cluster}", container.name);
             let cure = "start another one first, and drain this one when that is ready".to_owned();
-            return Err(Refusal(StatusCode::CONFLICT, reason, cure));
+            return Err(Refusal { status: StatusCode::CONFLICT, reason, cure });
         }
         let drain = Drain { started_at: instance.id.started_at.clone(), since: look.now };
         Ok(current(look.state).with(&container.id, drain))
@@ -117,12 +102,12 @@ fn current(state: &CoreState) -> Drains {
     if !state.is_synced() {
         return state.drains().clone();
     }
-    let runs: BTreeMap<&str, &str> = state
+    let runs: BTreeSet<(&str, &str)> = state
         .catalog()
         .containers()
         .filter_map(|container| Some((container.id.as_str(), container.instances.first()?.id.started_at.as_str())))
         .collect();
-    state.drains().clone().of_runs(|container| runs.get(container).map(|run| (*run).to_owned()))
+    state.drains().clone().of_runs(|container, started_at| runs.contains(&(container, started_at)))
 }
 
 /// The cluster whose requests nobody would take without this container.
@@ -213,7 +198,7 @@ pub(super) async fn deploy(
                 let names = look.state.services().map(|view| view.name.as_str());
                 let cure = suggest::did_you_mean(&service, names, || "`tidegate ps` lists the services".to_owned());
                 let reason = format!("there is no service `{}`", printable(&service));
-                return Err(Refusal(StatusCode::NOT_FOUND, reason, printable(&cure)));
+                return Err(Refusal { status: StatusCode::NOT_FOUND, reason, cure: printable(&cure) });
             };
             let members = VersionName::new(&version).ok().and_then(|version| view.versions.get(&version));
             let instances = members.map(|members| &*members.instances).unwrap_or_default();

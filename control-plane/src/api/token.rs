@@ -1,14 +1,15 @@
 //! The token of whoever may change something. The first start writes it into the state directory, where only its owner reads it;
 //! commands read it there. It says nothing of who calls, only that they may read that file.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use rand::TryRngCore;
 use tidegate_core::{Code, Problem};
+
+use crate::state_dir;
 
 /// The file in the state directory.
 pub const FILE: &str = "api-token";
@@ -66,12 +67,7 @@ impl Token {
 
     fn make(path: &Path) -> Result<Self> {
         let token = random()?;
-        let staging = path.with_extension("new");
-        let _ = fs::remove_file(&staging);
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&staging)?;
-        writeln!(file, "{token}")?;
-        file.sync_all()?;
-        fs::rename(staging, path)?;
+        state_dir::replace(path, |out| writeln!(out, "{token}"))?;
         Ok(Self(token))
     }
 

@@ -61,18 +61,17 @@ pub(super) fn configuration(name: &str, hosts: Vec<(String, Vec<Route>)>) -> Rou
 
 /// Two routes: the methods that may be repeated, and all others. Both bear the service's name, which tells the filter whose
 /// policy applies.
-pub(super) fn routes(view: &ServiceView) -> Vec<Route> {
+pub(super) fn routes(view: &ServiceView, policy: Option<&ServicePolicy>) -> Vec<Route> {
     let (safe, others) = match view.traffic.retry.unwrap_or_default() {
         Retry::Safe => (RETRY_SAFE, RETRY_ALL),
         Retry::Off => ("", ""),
         Retry::All => (RETRY_SAFE, RETRY_SAFE),
     };
-    [(true, safe), (false, others)].map(|(safe, retry_on)| route(view, safe, retry_on)).into()
+    [(true, safe), (false, others)].map(|(safe, retry_on)| route(view, policy, safe, retry_on)).into()
 }
 
-fn route(view: &ServiceView, safe: bool, retry_on: &str) -> Route {
-    let policy = policy(view);
-    let is_sticky = policy.as_ref().is_some_and(|policy| !policy.versions.is_empty());
+fn route(view: &ServiceView, policy: Option<&ServicePolicy>, safe: bool, retry_on: &str) -> Route {
+    let is_sticky = policy.is_some_and(|policy| !policy.versions.is_empty());
     let filtered = policy.is_some();
     let mut of_filter = HashMap::new();
     if filtered {

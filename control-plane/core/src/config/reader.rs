@@ -116,6 +116,26 @@ impl<'a> Reader<'a> {
         None
     }
 
+    /// What the text stands for; the default where there is none. `noun` is what there is none of, where it is unknown.
+    fn one_of<T: Copy + Default>(
+        &mut self,
+        noun: &str,
+        path: &str,
+        node: Option<&Node>,
+        known: &[(&'static str, T)],
+    ) -> T {
+        let Some((node, text)) = node.and_then(|node| Some((node, self.text(path, node)?))) else {
+            return T::default();
+        };
+        match suggest::one_of(text, known) {
+            Ok(meant) => meant,
+            Err(cure) => {
+                self.report(node.place, &format!("`{path}`: there is no {noun} {text:?}"), &cure);
+                T::default()
+            }
+        }
+    }
+
     fn root(&mut self, root: &Node) -> Config {
         let mut config = Config::default();
         let keys = self.keys("", root, &["edge", "xds", "api", "providers", "ownership", "services"]);
@@ -229,17 +249,8 @@ impl<'a> Reader<'a> {
             config.edge.network = self.text("edge.network", node).map(str::to_owned);
         }
         if let Some(node) = keys.get("reach") {
-            config.edge.reach = match self.text("edge.reach", node) {
-                Some("containers") | None => Reach::Containers,
-                Some("published") => Reach::Published,
-                Some(other) => {
-                    let cure = suggest::did_you_mean(other, ["containers", "published"], || {
-                        "use containers or published".to_owned()
-                    });
-                    self.report(node.place, &format!("`edge.reach`: there is no way {other:?}"), &cure);
-                    Reach::Containers
-                }
-            };
+            let ways = [("containers", Reach::Containers), ("published", Reach::Published)];
+            config.edge.reach = self.one_of("way", "edge.reach", Some(node), &ways);
             if config.edge.reach == Reach::Published && config.edge.network.is_some() {
                 let reason =
                     "`edge.reach` is `published`, but `edge.network` says that Envoy is on the containers' network";

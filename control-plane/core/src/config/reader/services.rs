@@ -1,13 +1,13 @@
 //! What is declared of services.
 
-use super::super::tree::Node;
 use std::collections::BTreeMap;
 
+use super::super::tree::Node;
 use super::super::{Canary, HashOn, Salt, ServiceConfig, WHOLE, WhenNoneReady, WhenStarting};
 use super::Reader;
+use crate::VersionName;
 use crate::traffic::Traffic;
-use crate::words::{Fault, Words, listed};
-use crate::{VersionName, suggest};
+use crate::words::{Fault, Words};
 
 /// The keys that say how a service's instances are asked, and the words of containers that say the same.
 const TRAFFIC: [(&str, &str); 4] =
@@ -38,9 +38,11 @@ impl Reader<'_> {
         }
         let traffic = self.traffic(&path, &keys);
         let starting = [("wait", WhenStarting::Wait), ("route", WhenStarting::Route)];
-        let when_starting = self.way(&path, "whenStarting", &keys, &starting);
+        let when_starting =
+            self.one_of("way", &format!("{path}.whenStarting"), keys.get("whenStarting").copied(), &starting);
         let none_ready = [("error", WhenNoneReady::Error), ("serveLast", WhenNoneReady::ServeLast)];
-        let when_none_ready = self.way(&path, "whenNoneReady", &keys, &none_ready);
+        let when_none_ready =
+            self.one_of("way", &format!("{path}.whenNoneReady"), keys.get("whenNoneReady").copied(), &none_ready);
         ServiceConfig { stable, canary, traffic, when_starting, when_none_ready }
     }
 
@@ -60,27 +62,6 @@ impl Reader<'_> {
             self.report(place, &format!("`{path}.{key}`: {reason}"), &cure);
         }
         Traffic::default()
-    }
-
-    /// Which way is meant; the default where none is said.
-    fn way<T: Copy + Default>(
-        &mut self,
-        path: &str,
-        key: &str,
-        keys: &BTreeMap<&str, &Node>,
-        ways: &[(&'static str, T)],
-    ) -> T {
-        let path = format!("{path}.{key}");
-        let Some((node, text)) = keys.get(key).and_then(|node| Some((node, self.text(&path, node)?))) else {
-            return T::default();
-        };
-        let known = ways.iter().find(|(way, _)| *way == text);
-        if known.is_none() {
-            let names = || ways.iter().map(|(way, _)| *way);
-            let cure = suggest::did_you_mean(text, names(), || format!("use {}", listed(names())));
-            self.report(node.place, &format!("`{path}`: there is no way {text:?}"), &cure);
-        }
-        known.map(|(_, meant)| *meant).unwrap_or_default()
     }
 
     fn version(&mut self, path: &str, parent: &Node, node: Option<&Node>) -> Option<VersionName> {
@@ -153,16 +134,8 @@ impl Reader<'_> {
                 );
             }
         }
-        let salt = match keys.get("salt").map(|node| (*node, self.text(&format!("{path}.salt"), node))) {
-            None | Some((_, Some("rollout"))) => Salt::Rollout,
-            Some((_, Some("service"))) => Salt::Service,
-            Some((_, None)) => Salt::default(),
-            Some((node, Some(other))) => {
-                let cure = suggest::did_you_mean(other, ["rollout", "service"], || "use rollout or service".to_owned());
-                self.report(node.place, &format!("`{path}.salt`: there is no salt {other:?}"), &cure);
-                Salt::default()
-            }
-        };
+        let salts = [("rollout", Salt::Rollout), ("service", Salt::Service)];
+        let salt = self.one_of("salt", &format!("{path}.salt"), keys.get("salt").copied(), &salts);
         (hash_on, salt)
     }
 
