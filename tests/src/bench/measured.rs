@@ -10,7 +10,8 @@ use crate::client::Request;
 pub(super) fn processor_time(pid: u32) -> Result<Duration> {
     let mut nanos = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = fs::read_to_string(task?.path().join("schedstat"))?;
+        // A thread may end between the list and the look: then there is nothing to read any more.
+        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
         nanos += text.split(' ').next().context("a time")?.parse::<u64>()?;
     }
     Ok(Duration::from_nanos(nanos))
@@ -53,11 +54,6 @@ mod tests {
     #[test]
     fn the_kernel_tells_of_this_process() {
         let pid = std::process::id();
-        // It is counted in hundredths of a second.
-        let mut work = 0_u64;
-        while processor_time(pid).unwrap().is_zero() && work < 1_000_000 {
-            work = std::hint::black_box(work + 1);
-        }
         assert!(processor_time(pid).unwrap() > Duration::ZERO);
         let now = resident(pid).unwrap();
         assert!(now > 0.0 && most_resident(pid).unwrap() >= now);
