@@ -52,19 +52,24 @@ pub(crate) fn tick(root: u32, passed_ms: u64) {
     let now = NOW.get().saturating_add(passed_ms);
     NOW.set(now);
     let late = take(|waiting| waiting.until <= now);
+    if late.is_empty() {
+        return;
+    }
     for (context_id, waiting) in &late {
         if hostcalls::set_effective_context(*context_id).is_ok() {
             request::refuse(&waiting.service.policy.refusal());
             waiting.service.refused.add_one();
         }
     }
-    back(root, late.is_empty());
+    back(root);
 }
 
 /// What the new policy says of each: those whose service is ready, or nobody's business any more, go on.
 pub(crate) fn reconsider(root: u32, services: &BTreeMap<String, Rc<Service>>) {
     let all = take(|_| true);
-    let is_empty = all.is_empty();
+    if all.is_empty() {
+        return;
+    }
     for (context_id, waiting) in all {
         if hostcalls::set_effective_context(context_id).is_err() {
             continue;
@@ -73,18 +78,19 @@ pub(crate) fn reconsider(root: u32, services: &BTreeMap<String, Rc<Service>>) {
             let _ = hostcalls::resume_http_request();
             continue;
         };
-        match request::carry_out(service, &waiting.awaited) {
+        match request::carry_out(service) {
             Decision::Hold(_) => {
                 let waiting = Waiting { service: Rc::clone(service), ..waiting };
                 WAITING.with_borrow_mut(|all| all.insert(context_id, waiting));
             }
             Decision::Refuse(_) => {}
             Decision::Neutral | Decision::Unkeyed | Decision::Bucket(_) => {
+                waiting.awaited.replace(service.counts_answers().then(|| Rc::clone(service)));
                 let _ = hostcalls::resume_http_request();
             }
         }
     }
-    back(root, is_empty);
+    back(root);
 }
 
 /// Takes them out, so that whatever Envoy does about one finds the list free.
@@ -100,8 +106,6 @@ fn take(which: impl Fn(&Waiting) -> bool) -> Vec<(u32, Waiting)> {
 }
 
 /// What follows is the root's own again.
-fn back(root: u32, untouched: bool) {
-    if !untouched {
-        let _ = hostcalls::set_effective_context(root);
-    }
+fn back(root: u32) {
+    let _ = hostcalls::set_effective_context(root);
 }

@@ -15,19 +15,21 @@ use crate::host;
 use crate::parked;
 use crate::root::Service;
 
-/// Whose answer is to be counted, once it comes.
+/// Whose answer to a request that waited is to be counted.
 pub(crate) type Awaited = Rc<RefCell<Option<Rc<Service>>>>;
 
 pub(crate) struct Request {
     context_id: u32,
     services: Rc<BTreeMap<String, Rc<Service>>>,
-    awaited: Awaited,
-    is_parked: bool,
+    /// Whose answer is to be counted, once it comes.
+    awaited: Option<Rc<Service>>,
+    /// The same of a request that waits, or waited: who lets it go says it.
+    parked: Option<Awaited>,
 }
 
 impl Request {
     pub(crate) fn new(context_id: u32, services: Rc<BTreeMap<String, Rc<Service>>>) -> Self {
-        Self { context_id, services, awaited: Awaited::default(), is_parked: false }
+        Self { context_id, services, awaited: None, parked: None }
     }
 
     /// Envoy's routing says whose request this is; the filter matches no hosts.
@@ -51,13 +53,19 @@ impl HttpContext for Request {
             std::process::abort();
         }
         let Some(service) = self.service() else { return Action::Continue };
-        match carry_out(&service, &self.awaited) {
-            Decision::Neutral | Decision::Unkeyed | Decision::Bucket(_) => Action::Continue,
+        match carry_out(&service) {
+            Decision::Neutral => Action::Continue,
+            Decision::Unkeyed | Decision::Bucket(_) => {
+                self.awaited = service.counts_answers().then_some(service);
+                Action::Continue
+            }
             Decision::Refuse(_) => Action::Pause,
             Decision::Hold(hold_ms) => {
                 service.held.add_one();
-                self.is_parked = parked::park(self.context_id, Rc::clone(&service), hold_ms, Rc::clone(&self.awaited));
-                if !self.is_parked {
+                let awaited = Awaited::default();
+                if parked::park(self.context_id, Rc::clone(&service), hold_ms, Rc::clone(&awaited)) {
+                    self.parked = Some(awaited);
+                } else {
                     refuse(&service.policy.refusal());
                     service.refused.add_one();
                 }
@@ -67,7 +75,8 @@ impl HttpContext for Request {
     }
 
     fn on_http_response_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
-        if let Some(service) = self.awaited.take()
+        let parked = || self.parked.as_ref().and_then(|awaited| awaited.take());
+        if let Some(service) = self.awaited.take().or_else(parked)
             && let Some(version) = host::response_header(VERSION_HEADER)
             && let Some((_, count)) = service.answered.iter().find(|(name, _)| name.as_bytes() == version)
         {
@@ -79,17 +88,17 @@ impl HttpContext for Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
-        if self.is_parked {
+        if self.parked.is_some() {
             parked::forget(self.context_id);
         }
     }
 }
 
 /// Tells Envoy what the policy says of the request at hand, except to wait.
-pub(crate) fn carry_out(service: &Rc<Service>, awaited: &Awaited) -> Decision {
+pub(crate) fn carry_out(service: &Service) -> Decision {
     let decision = service.policy.decide(&service.name, host::fact);
     match &decision {
-        Decision::Neutral | Decision::Hold(_) => return decision,
+        Decision::Neutral | Decision::Hold(_) => {}
         Decision::Unkeyed => service.unkeyed.add_one(),
         Decision::Bucket(bucket) => {
             host::set_request_header(BUCKET_HEADER, bucket.to_string().as_bytes());
@@ -98,11 +107,7 @@ pub(crate) fn carry_out(service: &Rc<Service>, awaited: &Awaited) -> Decision {
         Decision::Refuse(refusal) => {
             refuse(refusal);
             service.refused.add_one();
-            return decision;
         }
-    }
-    if !service.answered.is_empty() {
-        awaited.replace(Some(Rc::clone(service)));
     }
     decision
 }

@@ -56,6 +56,13 @@ impl Service {
     }
 }
 
+impl Service {
+    /// Whether its policy wants to know which version answered.
+    pub(crate) fn counts_answers(&self) -> bool {
+        !self.answered.is_empty()
+    }
+}
+
 impl Context for Root {}
 
 impl RootContext for Root {

@@ -82,31 +82,28 @@ impl Namespace {
 
     /// From now on nothing gets through, either way, and nobody is told.
     pub fn cut(&self) -> Result<()> {
-        self.filter("-A")
+        self.filter("-A", &[])
     }
 
     /// From now on one packet of ten is lost, either way, and what comes from there comes at 1 Mbit/s.
     pub fn degrade(&self) -> Result<()> {
+        self.filter("-A", &["-m", "statistic", "--mode", "random", "--probability", "0.1"])?;
         let (name, peer) = (self.name(), self.peer());
-        for (chain, direction) in [("INPUT", "-i"), ("OUTPUT", "-o")] {
-            let rule = ["iptables", "-w", "-A", chain, direction, &peer];
-            let loss = ["-m", "statistic", "--mode", "random", "--probability", "0.1", "-j", "DROP"];
-            run("ip", &[&["netns", "exec", &name], &rule[..], &loss[..]].concat())?;
-        }
         let shaped = ["root", "tbf", "rate", "1mbit", "burst", "32kbit", "latency", "400ms"];
         run("ip", &[&["netns", "exec", &name, "tc", "qdisc", "add", "dev", &peer], &shaped[..]].concat())
     }
 
     /// Joins again what was [`cut`](Self::cut).
     pub fn heal(&self) -> Result<()> {
-        self.filter("-D")
+        self.filter("-D", &[])
     }
 
-    fn filter(&self, change: &str) -> Result<()> {
+    /// Drops what comes, goes and passes, as far as it matches.
+    fn filter(&self, change: &str, matches: &[&str]) -> Result<()> {
         let (name, peer) = (self.name(), self.peer());
         for (chain, direction) in [("INPUT", "-i"), ("OUTPUT", "-o"), ("FORWARD", "-i")] {
-            let iptables = ["netns", "exec", &name, "iptables", "-w", change, chain, direction, &peer, "-j", "DROP"];
-            run("ip", &iptables)?;
+            let rule = ["netns", "exec", &name, "iptables", "-w", change, chain, direction, &peer];
+            run("ip", &[&rule, matches, &["-j", "DROP"]].concat())?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::{
     env,
     ffi::OsStr,
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -122,6 +123,17 @@ impl Tidegate {
     pub async fn answers(&mut self, url: &str) -> Result<()> {
         let request = Request::url(http::Method::GET, url)?;
         self.process.until(SOON, &format!("an answer at {url}"), async || request.clone().send().await.map(drop)).await
+    }
+
+    /// Waits for its first full picture.
+    pub async fn synced(&mut self, api: SocketAddr, limit: Duration) -> Result<()> {
+        let ready = Request::get(api, "/readyz");
+        let serving = async || {
+            let answer = ready.clone().send().await?;
+            ensure!(answer.status == 200, "{}", answer.text().trim());
+            Ok(())
+        };
+        self.process.until(limit, "xDS to be served", serving).await
     }
 
     /// Commands in its folder.

@@ -48,13 +48,7 @@ pub(super) async fn run() -> Result<Vec<Row>> {
          providers: {{ docker: {{ enabled: false }}, file: {{ path: \"{}\" }} }}\n",
         file.display()
     ))?;
-    let ready = Request::get(api, "/readyz");
-    let serving = async || {
-        let answer = ready.clone().send().await?;
-        ensure!(answer.status == 200, "{}", answer.text().trim());
-        Ok(())
-    };
-    tidegate.process.until(LIMIT, "xDS to be served", serving).await?;
+    tidegate.synced(api, LIMIT).await?;
     until(LIMIT, "all to be checked, those that hang again and again", async || {
         let now = Counted::of(api).await?;
         let (all, wanted) = (now.passed, (ANSWERING * ADDRESSES * 3) as f64);

@@ -10,7 +10,7 @@ use super::{
     Row,
     measured::{metrics, resident},
 };
-use crate::{client::Request, poll::until, ports, tidegate::Tidegate};
+use crate::{poll::until, ports, tidegate::Tidegate};
 
 const FILES: usize = 1_000;
 const SERVICES_A_FILE: usize = 10;
@@ -35,13 +35,7 @@ pub(super) async fn run() -> Result<Vec<Row>> {
     );
     let began = Instant::now();
     let mut tidegate = Tidegate::run(&configuration)?;
-    let ready = Request::get(api, "/readyz");
-    let serving = async || {
-        let answer = ready.clone().send().await?;
-        ensure!(answer.status == 200, "{}", answer.text().trim());
-        Ok(())
-    };
-    tidegate.process.until(LIMIT, "xDS to be served", serving).await?;
+    tidegate.synced(api, LIMIT).await?;
     let took = began.elapsed();
     let (services, instances) = (FILES * SERVICES_A_FILE, FILES * SERVICES_A_FILE * INSTANCES_A_SERVICE);
     let counted = metrics(api).await?;
