@@ -2,6 +2,7 @@
 //! function of facts; it is what `compile` and every screen read.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,7 @@ use crate::instance::{
     Check, Claim, Discovered, Hint, Instance, InstanceId, Membership, Phase, is_entry, noun, short_id, subject,
 };
 use crate::ownership::Ownership;
-use crate::rollout::{Census, Split, split};
+use crate::rollout::{Census, Declared, Share, Split, split};
 use crate::traffic::{Protocol, Traffic};
 use crate::{Code, Problem, ServiceName, Timestamp, VersionName};
 
@@ -238,7 +239,7 @@ pub(crate) fn view(name: &ServiceName, facts: &Facts<'_>) -> Option<ServiceView>
     }
     since_when(&mut versions, facts);
     let census = versions.iter().map(|(name, view)| (name.clone(), view.census())).collect();
-    let split = split(facts.declared, &census)?;
+    let split = split(&declared(facts.declared), &census)?;
     let (hosts, lost) = hosts(name, claim, facts.claims, is_entry(&members[0].0.id));
     problems.extend(lost);
     let view = ServiceView {
@@ -380,6 +381,13 @@ fn damp(
         }
     }
     conditions
+}
+
+/// What the configuration says of the versions.
+fn declared(of: Option<&ServiceConfig>) -> Declared {
+    let Some(of) = of else { return Declared::default() };
+    let canary = of.canary.as_ref().map(|canary| (Arc::clone(canary), Share::first(canary)));
+    Declared { stable: of.stable.clone(), canary }
 }
 
 /// Whether requests that `version` does not take are taken by `other`, or by another instance of it.

@@ -424,8 +424,8 @@ impl Canaries {
 
 impl CanaryStatus {
     fn of(view: &ServiceView) -> Option<Self> {
-        let Split::Rollout { stable, canary, stable_gone } = &view.split else { return None };
-        let buckets = rollout::canary_buckets(canary);
+        let Split::Rollout { stable, canary, share, stable_gone } = &view.split else { return None };
+        let buckets = rollout::canary_buckets(share.weight);
         let version = |name: &VersionName| {
             let empty = VersionView::default();
             VersionStatus::of(view, name, view.versions.get(name).unwrap_or(&empty), true)
@@ -586,6 +586,7 @@ fn providers(state: &State) -> Vec<ProviderStatus> {
 fn key_source(source: &crate::config::HashOn) -> String {
     match source {
         crate::config::HashOn::Header(name) => format!("header {name}"),
+        crate::config::HashOn::Cookie(name) => format!("cookie {name}"),
         crate::config::HashOn::SourceIp => "source IP".to_owned(),
     }
 }
