@@ -4,6 +4,7 @@
 mod split;
 mod plan;
 mod engine;
+mod fate;
 mod command;
 mod judge;
 mod history;
@@ -15,4 +16,9 @@ pub use self::history::{Event, MOST_EVENTS, What};
 pub use self::judge::{Counts, Evidence, Finding, Sample, Verdict};
 pub use self::plan::{Origin, Plan, Stage};
 pub use self::rollouts::{Record, Rollouts};
-pub use self::split::{Census, Declared, Share, Split, canary_buckets, runtime_prefix, salt, split};
+pub use self::split::{Census, Declared, Share, Split, canary_buckets, runtime_prefix, salt, split, weight_key};
+
+pub const TWO_SIDED_95: f64 = 1.96; // TEMP
+pub fn wilson(_: u64, _: u64, _: f64) -> Option<(f64, f64)> {
+    None
+} // TEMP

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::compile::SPILL;
 use crate::config::canary::Step;
 use crate::config::{Canary, Salt, WHOLE};
+use crate::name::cluster_name;
 use crate::{ServiceName, VersionName};
 
 /// What a split needs to know of a version.
@@ -173,6 +175,12 @@ pub fn salt(canary: &Canary) -> &str {
 #[must_use]
 pub fn canary_buckets(weight: u32) -> std::ops::Range<u32> {
     WHOLE.saturating_sub(weight)..WHOLE
+}
+
+/// The runtime key of a canary's weight.
+#[must_use]
+pub fn weight_key(service: &ServiceName, canary: &VersionName) -> String {
+    format!("{}.{}{SPILL}", runtime_prefix(service), cluster_name(service, canary))
 }
 
 /// The name of a service's split in Envoy: the runtime keys' common prefix.
