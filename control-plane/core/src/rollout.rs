@@ -17,9 +17,5 @@ pub use self::history::{Event, MOST_EVENTS, What};
 pub use self::judge::{Counts, Evidence, Finding, Numbers, Sample, Verdict};
 pub use self::plan::{Origin, Plan, Stage};
 pub use self::rollouts::{Record, Rollouts};
-pub use self::split::{Census, Declared, Share, Split, canary_buckets, runtime_prefix, salt, split, weight_key};
-
-pub const TWO_SIDED_95: f64 = 1.96; // TEMP
-pub fn wilson(_: u64, _: u64, _: f64) -> Option<(f64, f64)> {
-    None
-} // TEMP
+pub use self::split::{Census, Declared, Share, Split, canary_buckets, runtime_prefix, salt, split, weight_keys};
+pub use self::stats::share_interval;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::addresses::Addresses;
 use crate::catalog::Catalog;
 use crate::claims::Claims;
+use crate::config::canary::WhenNotReady;
 use crate::config::{ServiceConfig, WhenNoneReady, WhenStarting};
 use crate::drains::Drains;
 use crate::flaps::Flaps;
@@ -157,6 +158,17 @@ impl ServiceView {
     #[must_use]
     pub fn has_ready_instance(&self) -> bool {
         self.split.versions().iter().filter_map(|v| self.versions.get(*v)).any(|v| v.census().ready > 0)
+    }
+}
+
+impl ServiceView {
+    /// How many of the canary's instances get new requests and how many have to, where that is too few for it to get any.
+    #[must_use]
+    pub fn below_min_ready(&self) -> Option<(u32, u32)> {
+        let Split::Rollout { canary, .. } = &self.split else { return None };
+        let census = self.versions.get(&canary.version)?.census();
+        let needed = canary.min_ready.of(census.instances);
+        (census.ready < needed).then_some((census.ready, needed))
     }
 }
 
@@ -550,7 +562,9 @@ fn routing_problems(view: &ServiceView) -> Vec<Problem> {
                 Split::Rollout { canary, .. } if canary.version == **version => "canary",
                 _ => "stable",
             };
-            let effect = if role == "canary" {
+            let spills =
+                matches!(&view.split, Split::Rollout { canary, .. } if canary.when_not_ready == WhenNotReady::Stable);
+            let effect = if role == "canary" && spills {
                 "its share is served by the stable version"
             } else {
                 "its share is answered with 503"
@@ -616,6 +630,20 @@ fn readiness_problems(view: &ServiceView) -> Vec<Problem> {
                 .warning(),
             );
         }
+    }
+    if let (Split::Rollout { canary, .. }, Some((ready @ 1.., needed))) = (&view.split, view.below_min_ready()) {
+        let effect = match canary.when_not_ready {
+            WhenNotReady::Stable => "it gets nothing: its share is served by the stable version",
+            WhenNotReady::Error => "it gets nothing: its share is answered with 503",
+        };
+        let problem = Problem::error(
+            Code::NotReady,
+            format!("service {name} version {}", canary.version),
+            format!("{ready} of its instances are ready, and `minReady` asks for {needed}"),
+            effect,
+            "start more of them, or lower `minReady`",
+        );
+        problems.push(problem.warning());
     }
     let last = view.versions.values().flat_map(|version| &version.instances).filter(|i| i.serves_as_last).count();
     if !view.has_ready_instance() || last > 0 {

@@ -177,10 +177,11 @@ pub fn canary_buckets(weight: u32) -> std::ops::Range<u32> {
     WHOLE.saturating_sub(weight)..WHOLE
 }
 
-/// The runtime key of a canary's weight.
+/// The runtime keys that a canary's weight may have: where its share spills over, and where it does not.
 #[must_use]
-pub fn weight_key(service: &ServiceName, canary: &VersionName) -> String {
-    format!("{}.{}{SPILL}", runtime_prefix(service), cluster_name(service, canary))
+pub fn weight_keys(service: &ServiceName, canary: &VersionName) -> [String; 2] {
+    let plain = format!("{}.{}", runtime_prefix(service), cluster_name(service, canary));
+    [format!("{plain}{SPILL}"), plain]
 }
 
 /// The name of a service's split in Envoy: the runtime keys' common prefix.

@@ -12,7 +12,7 @@ use crate::config::canary::{MetricKind, Webhook, WebhookKind};
 use crate::config::{Canary, ServiceConfig};
 use crate::rollout::{
     Census, Command, Counts, Declared, Effect, Event, Facts, Origin, Phase, Plan, Record, Refused, Rollouts, Sample,
-    Share, weight_key,
+    Share, weight_keys,
 };
 use crate::{ServiceName, Timestamp, VersionName};
 
@@ -284,8 +284,9 @@ impl Trials {
             record.declared = None;
         }
         if let Some(lost) = self.lost.as_ref().filter(|_| before.is_none()) {
-            let key = weight_key(service, &plan.canary.version);
-            record.rollout.stand_still(lost.get(&key).copied().unwrap_or(0), "what was kept of it is lost", now);
+            let keys = weight_keys(service, &plan.canary.version);
+            let weight = keys.iter().find_map(|key| lost.get(key)).copied().unwrap_or(0);
+            record.rollout.stand_still(weight, "what was kept of it is lost", now);
         }
         let held = record.rollout.share(&plan);
         let of = |version: &VersionName| census.get(version).copied().unwrap_or_default();

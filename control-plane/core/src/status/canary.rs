@@ -8,7 +8,7 @@ use tidegate_filter_core::Trip;
 use super::{API_VERSION, EdgeAcceptance, VersionStatus};
 use crate::config::HashOn;
 use crate::rollout::{
-    Event, Evidence, Origin, Phase, Plan, Record, Sample, Share, Split, Stage, TWO_SIDED_95, canary_buckets, wilson,
+    Event, Evidence, Origin, Phase, Plan, Record, Sample, Share, Split, Stage, canary_buckets, share_interval,
 };
 use crate::service::{ServiceView, VersionView};
 use crate::state::trials::{Point, Trials};
@@ -232,7 +232,7 @@ impl Observed {
     fn of(seen: &Sample) -> Self {
         let (canary, stable) = (seen.canary.requests, seen.stable.requests);
         let all = canary.saturating_add(stable);
-        let interval = wilson(canary, all, TWO_SIDED_95).map(|(low, high)| [100.0 * low, 100.0 * high]);
+        let interval = share_interval(canary, all).map(|ends| ends.map(|end| 100.0 * end));
         #[expect(clippy::cast_precision_loss, reason = "a share needs no more than 52 bits")]
         let share = (all > 0).then(|| 100.0 * canary as f64 / all as f64);
         Self { canary, stable, share, interval }
