@@ -3,12 +3,13 @@
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{Bytes, MapType};
-use tidegate_filter_core::HashOn;
+use tidegate_filter_core::{HashOn, cookie};
 
 /// What `source` holds in the request at hand.
 pub(crate) fn fact(source: &HashOn) -> Option<Bytes> {
     match source {
         HashOn::Header(name) => request_header(name),
+        HashOn::Cookie(name) => cookie(&request_header("cookie")?, name).map(<[u8]>::to_vec),
         HashOn::SourceIp => property(["source", "address"]),
     }
 }

@@ -2,17 +2,19 @@
 //! line, column and cure. Nothing in it is guessed, and an unknown key is an error.
 
 pub(crate) mod tree;
+pub mod canary;
 mod docker;
 mod groups;
 pub(crate) mod reader;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-pub use tidegate_filter_core::HashOn;
 
+pub use self::canary::{Canary, HashOn, Salt};
 pub use self::docker::{Docker, DockerEngine, DockerTls};
 pub use self::groups::{DEFAULT_GROUP, NodeGroup, NodeGroups, NodeMatch, ServiceFilter, ServicePattern};
 pub use self::tree::Place;
@@ -153,7 +155,7 @@ pub struct ServiceConfig {
     /// The version that gets all traffic that no canary gets; ends the pool.
     pub stable: Option<VersionName>,
     /// The version under trial. Never without a stable one, never equal to it.
-    pub canary: Option<Canary>,
+    pub canary: Option<Arc<Canary>>,
     /// How its instances are to be asked, whatever they say themselves.
     #[serde(skip)]
     pub traffic: Traffic,
@@ -184,31 +186,6 @@ pub enum WhenNoneReady {
     Error,
     /// What those have to say that were ready last: a check that is wrong about all of them does not end the service.
     ServeLast,
-}
-
-/// The version under trial.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Canary {
-    /// The version.
-    pub version: VersionName,
-    /// Its share in basis points, at most [`WHOLE`].
-    pub weight: u32,
-    /// Where a client's key is taken from, in order of preference. Empty: the split is not sticky.
-    pub hash_on: Vec<HashOn>,
-    /// Whether another canary version deals the buckets anew.
-    pub salt: Salt,
-}
-
-/// What the hash of a client is mixed with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Salt {
-    /// The canary's version: each rollout tries another set of clients first.
-    #[default]
-    Rollout,
-    /// Nothing but the service: the same clients are always first.
-    Service,
 }
 
 impl Default for Config {

@@ -4,7 +4,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Longest service or version name: a DNS label, which is also what Docker's own names keep to.
 pub const MAX_NAME: usize = 63;
@@ -88,6 +89,19 @@ name!(
     /// A source of instances, such as `docker`.
     ProviderName
 );
+
+/// Reads a name as [`new`](ServiceName::new) does. A provider's is never read: those of engines have a colon.
+macro_rules! read {
+    ($($name:ident),*) => {$(
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Self::new(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+            }
+        }
+    )*};
+}
+
+read!(ServiceName, VersionName);
 
 impl VersionName {
     /// The version of an instance that names none.

@@ -2,6 +2,7 @@
 //! function of facts; it is what `compile` and every screen read.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,7 @@ use crate::instance::{
     Check, Claim, Discovered, Hint, Instance, InstanceId, Membership, Phase, is_entry, noun, short_id, subject,
 };
 use crate::ownership::Ownership;
-use crate::rollout::{Census, Split, split};
+use crate::rollout::{Census, Declared, Share, Split, split};
 use crate::traffic::{Protocol, Traffic};
 use crate::{Code, Problem, ServiceName, Timestamp, VersionName};
 
@@ -205,8 +206,19 @@ impl Facts<'_> {
     }
 }
 
-/// The view of a service; `None` when nothing belongs to it any more.
-pub(crate) fn view(name: &ServiceName, facts: &Facts<'_>) -> Option<ServiceView> {
+/// Who belongs to a service and what each of them is, before it is said how its traffic is split over them.
+pub(crate) struct Gathered<'a> {
+    name: &'a ServiceName,
+    facts: &'a Facts<'a>,
+    members: Vec<(&'a Discovered, &'a Membership)>,
+    claim: &'a Claim,
+    versions: BTreeMap<VersionName, VersionView>,
+    conditions: Vec<Condition>,
+    problems: Vec<Problem>,
+}
+
+/// Who belongs to a service; `None` when nothing does any more.
+pub(crate) fn gather<'a>(name: &'a ServiceName, facts: &'a Facts<'a>) -> Option<Gathered<'a>> {
     let members = facts.ownership.members(facts.catalog, name);
     let (claim, _) = claim_of(&members)?;
     let mut problems = Vec::new();
@@ -232,32 +244,44 @@ pub(crate) fn view(name: &ServiceName, facts: &Facts<'_>) -> Option<ServiceView>
     let damped = damp(&mut versions, &members, facts);
     let held = versions.values().flat_map(|version| &version.instances).filter_map(|i| i.condition.clone());
     let held = held.filter(|condition| condition.kind == ConditionKind::HeldBack);
-    let conditions = held.chain(damped).collect();
+    let conditions: Vec<Condition> = held.chain(damped).collect();
     if facts.declared.is_some_and(|declared| declared.when_none_ready == WhenNoneReady::ServeLast) {
         serve_last(&mut versions, facts);
     }
     since_when(&mut versions, facts);
-    let census = versions.iter().map(|(name, view)| (name.clone(), view.census())).collect();
-    let split = split(facts.declared, &census)?;
-    let (hosts, lost) = hosts(name, claim, facts.claims, is_entry(&members[0].0.id));
-    problems.extend(lost);
-    let view = ServiceView {
-        name: name.clone(),
-        hosts,
-        path: claim.path.clone(),
-        versions,
-        split,
-        traffic: facts.declared.map(|declared| declared.traffic).unwrap_or_default().or(members[0].1.traffic),
-        depends_on: members[0].1.depends_on.clone(),
-        conditions,
-        problems: Vec::new(),
-    };
-    problems.extend(no_host(&view, claim, members[0].0));
-    problems.extend(settings_differ(name, &members, facts.declared));
-    problems.extend(routing_problems(&view));
-    problems.extend(readiness_problems(&view));
-    problems.extend(view.conditions.iter().filter_map(flapping));
-    Some(ServiceView { problems, ..view })
+    Some(Gathered { name, facts, members, claim, versions, conditions, problems })
+}
+
+impl Gathered<'_> {
+    /// What a split needs to know of each version.
+    pub(crate) fn census(&self) -> BTreeMap<VersionName, Census> {
+        self.versions.iter().map(|(name, version)| (name.clone(), version.census())).collect()
+    }
+
+    /// The view, with the traffic split as is declared.
+    pub(crate) fn view(self, declared: &Declared) -> Option<ServiceView> {
+        let split = split(declared, &self.census())?;
+        let Self { name, facts, members, claim, versions, conditions, mut problems } = self;
+        let (hosts, lost) = hosts(name, claim, facts.claims, is_entry(&members[0].0.id));
+        problems.extend(lost);
+        let view = ServiceView {
+            name: name.clone(),
+            hosts,
+            path: claim.path.clone(),
+            versions,
+            split,
+            traffic: facts.declared.map(|declared| declared.traffic).unwrap_or_default().or(members[0].1.traffic),
+            depends_on: members[0].1.depends_on.clone(),
+            conditions,
+            problems: Vec::new(),
+        };
+        problems.extend(no_host(&view, claim, members[0].0));
+        problems.extend(settings_differ(name, &members, facts.declared));
+        problems.extend(routing_problems(&view));
+        problems.extend(readiness_problems(&view));
+        problems.extend(view.conditions.iter().filter_map(flapping));
+        Some(ServiceView { problems, ..view })
+    }
 }
 
 fn judge(container: &Discovered, instance: &Instance, facts: &Facts<'_>) -> InstanceView {
@@ -380,6 +404,13 @@ fn damp(
         }
     }
     conditions
+}
+
+/// What the configuration says of the versions.
+pub(crate) fn declared(of: Option<&ServiceConfig>) -> Declared {
+    let Some(of) = of else { return Declared::default() };
+    let canary = of.canary.as_ref().map(|canary| (Arc::clone(canary), Share::first(canary)));
+    Declared { stable: of.stable.clone(), canary }
 }
 
 /// Whether requests that `version` does not take are taken by `other`, or by another instance of it.

@@ -17,7 +17,7 @@ use crate::flaps::Flaps;
 use crate::health::Verdict;
 use crate::instance::{Check, Confirmed, Discovered, Instance, InstanceId, Update};
 use crate::journal::{EdgeProgress, Journal};
-use crate::service::{Facts, ServiceView, claim_of, view};
+use crate::service::{Facts, ServiceView, claim_of, declared, gather};
 use crate::{Code, Input, Problem, ProviderName, ServiceName, Timestamp, VersionName};
 
 /// How long the first round of checks may take before what is ready by then is published: a full timeout of one check, twice,
@@ -293,7 +293,7 @@ impl State {
                 before: self.views.get(&service),
                 now,
             };
-            let after = view(&service, &facts);
+            let after = gather(&service, &facts).and_then(|all| all.view(&declared(facts.declared)));
             let before = self.views.get(&service);
             if before == after.as_ref() {
                 continue;

@@ -60,7 +60,7 @@ impl ServicePolicy {
         for source in &self.hash_on {
             let Some(value) = fact(source) else { continue };
             let key = match source {
-                HashOn::Header(_) => &value,
+                HashOn::Header(_) | HashOn::Cookie(_) => &value,
                 HashOn::SourceIp => source_ip(&value),
             };
             // An empty key would put everyone without one into one bucket, all on one version.
@@ -70,6 +70,14 @@ impl ServicePolicy {
         }
         Decision::Unkeyed
     }
+}
+
+/// The value of the first cookie of this name in a `cookie` header.
+pub fn cookie<'a>(header: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    header.split(|&b| b == b';').find_map(|pair| {
+        let value = pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+        Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
+    })
 }
 
 /// The IP address in Envoy's `source.address`: `192.0.2.1:5000`, `[2001:db8::1]:5000`, or either one bare. The port is a
@@ -114,6 +122,9 @@ mod tests {
     fn request<'a>(headers: &'a [(&'a str, &'a str)], address: &'a str) -> impl Fn(&HashOn) -> Option<Vec<u8>> + 'a {
         move |source| match source {
             HashOn::Header(name) => headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_bytes().to_vec()),
+            HashOn::Cookie(name) => {
+                request(headers, address)(&header("cookie")).and_then(|all| Some(cookie(&all, name)?.to_vec()))
+            }
             HashOn::SourceIp => Some(address.as_bytes().to_vec()),
         }
     }
@@ -175,6 +186,24 @@ mod tests {
     }
 
     #[test]
+    fn a_cookie_is_found_by_its_whole_name() {
+        let table: [(&str, Option<&str>); 9] = [
+            ("tg_id=a", Some("a")),
+            ("x=1; tg_id=b; y=2", Some("b")),
+            ("tg_id=\"c\"", Some("c")),
+            ("tg_id=d=e", Some("d=e")),
+            ("tg_id=first;tg_id=second", Some("first")),
+            ("tg_id=", Some("")),
+            ("xtg_id=a; tg_idx=b; TG_ID=c", None),
+            ("tg_id", None),
+            ("", None),
+        ];
+        for (header, value) in table {
+            assert_eq!(cookie(header.as_bytes(), "tg_id"), value.map(str::as_bytes), "{header}");
+        }
+    }
+
+    #[test]
     fn source_ip_has_neither_port_nor_brackets() {
         let table = [
             ("192.0.2.1:5000", "192.0.2.1"),
@@ -196,7 +225,7 @@ mod tests {
         #[test]
         fn nothing_a_client_sends_makes_decide_panic(service: String, key: Vec<u8>, address: Vec<u8>, ready: bool) {
             let _ = decide(&policy(&[header("x-user"), HashOn::SourceIp], ready), &service, |source| match source {
-                HashOn::Header(_) => Some(key.clone()),
+                HashOn::Header(_) | HashOn::Cookie(_) => Some(key.clone()),
                 HashOn::SourceIp => Some(address.clone()),
             });
             let _ = decide(&policy(&[HashOn::SourceIp], true), "shop", |_| Some(address.clone()));

@@ -53,8 +53,33 @@ fn is_zero(ms: &u64) -> bool {
 pub enum HashOn {
     /// A request header by its lower-case name; the first value, if there are several. Absent when empty.
     Header(String),
+    /// A cookie by its name; the first one of that name.
+    Cookie(String),
     /// The peer's address without its port.
     SourceIp,
+}
+
+/// What counts as a failure of a version, for its breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Failure {
+    /// A status of 500 or above that the application answered.
+    #[serde(rename = "5xx")]
+    ServerError,
+    /// Envoy's own answer: the connection ended before the application's began.
+    Reset,
+    /// Envoy's own answer: no connection came about.
+    ConnectFailure,
+    /// Envoy's own answer: it took too long.
+    Timeout,
+    /// gRPC status 14, whoever said it.
+    Unavailable,
+    /// gRPC status 13.
+    Internal,
+    /// gRPC status 2.
+    Unknown,
+    /// gRPC status 4.
+    DeadlineExceeded,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -149,7 +149,7 @@ fn weighted(view: &ServiceView) -> Vec<(String, u32)> {
             let names = weights.keys().map(|version| cluster_name(&view.name, version));
             names.enumerate().map(|(i, name)| (name, if i == 0 { rest } else { share })).collect()
         }
-        Split::Rollout { stable, canary, stable_gone } => {
+        Split::Rollout { stable, canary, stable_gone, .. } => {
             let (of_stable, of_canary) = if *stable_gone { (0, WHOLE) } else { (WHOLE, 0) };
             vec![(cluster_name(&view.name, stable), of_stable), (spill_name(view, &canary.version), of_canary)]
         }

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::canary::Step;
 use super::*;
 use crate::Severity;
 use crate::testing::config;
@@ -42,7 +43,10 @@ services:
     let shop = &config.services[&ServiceName::new("shop").unwrap()];
     assert_eq!(shop.stable.as_ref().unwrap().as_str(), "1.10", "a version is the text as written, not a number");
     let canary = shop.canary.as_ref().unwrap();
-    assert_eq!((canary.version.as_str(), canary.weight, canary.salt), ("1.11", 29, Salt::Service));
+    assert_eq!(
+        (canary.version.as_str(), &*canary.steps, canary.salt),
+        ("1.11", &[Step::SetWeight(29), Step::Pause(None)][..], Salt::Service)
+    );
     assert_eq!(canary.hash_on, [HashOn::Header("x-user-id".to_owned()), HashOn::SourceIp]);
 }
 
@@ -97,7 +101,12 @@ fn weights_have_a_resolution_of_a_hundredth_of_a_percent() {
     let weight = |text: &str| {
         let text =
             format!("services: {{ s: {{ stable: {{ version: a }}, canary: {{ version: b, weight: {text} }} }} }}");
-        parse("f", &text).ok().map(|c| c.services.values().next().unwrap().canary.as_ref().unwrap().weight)
+        let config = parse("f", &text).ok()?;
+        let canary = config.services.values().next()?.canary.clone()?;
+        match canary.steps[0] {
+            Step::SetWeight(weight) => Some(weight),
+            _ => None,
+        }
     };
     for (text, basis_points) in [
         ("0", 0),

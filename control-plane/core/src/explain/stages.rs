@@ -330,12 +330,12 @@ fn share(view: &ServiceView, version: &VersionName) -> Stage {
         Split::Pool { weights } if weights.contains_key(version) => {
             format!("{share}, by its number of ready instances among {} versions", weights.len())
         }
-        Split::Rollout { canary, .. } if canary.version == *version => {
-            let buckets = canary_buckets(canary);
+        Split::Rollout { canary, share: given, .. } if canary.version == *version => {
+            let buckets = canary_buckets(given.weight);
             format!("it is the canary with {share}: buckets [{}, {})", buckets.start, buckets.end)
         }
-        Split::Rollout { stable, canary, .. } if stable == version => {
-            format!("it is the stable version with {share}: buckets [0, {})", canary_buckets(canary).start)
+        Split::Rollout { stable, share: given, .. } if stable == version => {
+            format!("it is the stable version with {share}: buckets [0, {})", canary_buckets(given.weight).start)
         }
         Split::Single { .. } | Split::Pool { .. } | Split::Rollout { .. } => {
             let named = view.split.versions().iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" and ");
@@ -357,8 +357,8 @@ fn split(view: &ServiceView) -> Stage {
     let kind = match &view.split {
         Split::Single { .. } => "one version".to_owned(),
         Split::Pool { .. } => "a pool, by ready instances".to_owned(),
-        Split::Rollout { canary, .. } => {
-            let buckets = canary_buckets(canary);
+        Split::Rollout { share, .. } => {
+            let buckets = canary_buckets(share.weight);
             format!("a rollout, the canary has the buckets [{}, {})", buckets.start, buckets.end)
         }
     };

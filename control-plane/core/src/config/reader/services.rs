@@ -1,6 +1,7 @@
 //! What is declared of services.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::super::tree::Node;
 use super::super::{Canary, HashOn, Salt, ServiceConfig, WHOLE, WhenNoneReady, WhenStarting};
@@ -77,7 +78,7 @@ impl Reader<'_> {
         self.name(node.place, "a version", text, VersionName::new)
     }
 
-    fn canary(&mut self, path: &str, node: &Node) -> Option<Canary> {
+    fn canary(&mut self, path: &str, node: &Node) -> Option<Arc<Canary>> {
         let keys = self.keys(path, node, &["version", "weight", "sessionAffinity"]);
         let version = self.version(path, node, keys.get("version").copied());
         let weight = match keys.get("weight") {
@@ -91,7 +92,7 @@ impl Reader<'_> {
             Some(node) => self.affinity(&format!("{path}.sessionAffinity"), node),
             None => (Vec::new(), Salt::default()),
         };
-        Some(Canary { version: version?, weight: weight?, hash_on, salt })
+        Some(Arc::new(Canary { hash_on, salt, ..Canary::at(version?, weight?) }))
     }
 
     /// Percent with at most two decimals, to basis points; by hand, because 0.29 × 100 is no whole number in floating point.
