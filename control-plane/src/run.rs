@@ -11,6 +11,7 @@ use tidegate_core::labels::Placement;
 use tidegate_core::{Input, Problem, ProviderName, Severity, State};
 use tidegate_xds::{ServerConfig, Store};
 use tokio::net::TcpListener;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -132,7 +133,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     tasks.spawn("rollouts' keeper", rollouts::keep(state_dir, holds, kept, inbox.clone(), shutdown.clone()));
     let reports = store.load_reports().clone();
     tasks.spawn("samples", samples::watch(reports, observer, inbox.clone(), shutdown.clone()));
-    tasks.spawn("prober", prober.run(probe_changes, inbox.clone(), shutdown.clone()));
+    tasks.spawn_apart("prober", prober.run(probe_changes, inbox.clone(), shutdown.clone()))?;
     for engine in engines {
         let stats = docker_metrics.of(&engine.name);
         let provider = DockerProvider::new(engine, stats);
@@ -246,6 +247,20 @@ impl Tasks {
 
     fn spawn_fallible(&mut self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
         self.set.spawn(async move { (name, task.await) });
+    }
+
+    /// On a thread of its own with all that the task spawns: a wake-up of one by another is then no matter of the kernel.
+    fn spawn_apart(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let runtime = Builder::new_current_thread().enable_all().build().context("a thread cannot be made")?;
+        self.set.spawn_blocking(move || {
+            runtime.block_on(task);
+            (name, Ok(()))
+        });
+        Ok(())
     }
 
     /// Waits for a signal, or for the first task to end, and then for all of them.
