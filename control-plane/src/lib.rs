@@ -9,6 +9,7 @@ pub mod probe;
 pub mod filter;
 mod groups;
 pub mod reconcile;
+pub mod reports;
 mod state_dir;
 pub mod operator;
 pub mod last_known_good;

@@ -1,6 +1,8 @@
 //! Everything that can happen to the state. Whatever the world does becomes one [`Input`], enters by one inbox and is applied by
 //! one task.
 
+use tidegate_filter_core::Report;
+
 use crate::config::Config;
 use crate::drains::Drains;
 use crate::health::Verdict;
@@ -45,6 +47,8 @@ pub enum Input {
     },
     /// An operator wants just these containers drained.
     Drained(Drains),
+    /// What a filter saw of the answers of versions, as it says.
+    EdgeReport(Box<Report>),
     /// The filter crashed in an Envoy: a fresh version of its configuration heals it.
     FilterCrashed,
     /// Time passed: deadlines are looked at.

@@ -164,7 +164,7 @@ impl State {
                 self.filter_generation += 1;
                 self.edge_dirty = true;
             }
-            Input::Tick => {}
+            Input::EdgeReport(_) | Input::Tick => {}
         }
         Vec::new()
     }
