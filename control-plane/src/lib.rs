@@ -10,6 +10,8 @@ pub mod filter;
 mod groups;
 pub mod reconcile;
 pub mod reports;
+pub mod rollouts;
+mod samples;
 mod state_dir;
 pub mod operator;
 pub mod last_known_good;

@@ -2,7 +2,6 @@
 //! function of facts; it is what `compile` and every screen read.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +17,7 @@ use crate::instance::{
     Check, Claim, Discovered, Hint, Instance, InstanceId, Membership, Phase, is_entry, noun, short_id, subject,
 };
 use crate::ownership::Ownership;
-use crate::rollout::{Census, Declared, Share, Split, split};
+use crate::rollout::{Census, Declared, Split, split};
 use crate::traffic::{Protocol, Traffic};
 use crate::{Code, Problem, ServiceName, Timestamp, VersionName};
 
@@ -416,19 +415,6 @@ fn damp(
         }
     }
     conditions
-}
-
-/// What the configuration says of the versions.
-pub(crate) fn declared(of: Option<&ServiceConfig>) -> Declared {
-    let Some(of) = of else { return Declared::default() };
-    let canary = of.canary.as_ref().map(|canary| {
-        let mut share = Share::first(canary);
-        if canary.breaker.is_some() {
-            share.epoch = canary.version.as_str().to_owned();
-        }
-        (Arc::clone(canary), share)
-    });
-    Declared { stable: of.stable.clone(), canary }
 }
 
 /// Whether requests that `version` does not take are taken by `other`, or by another instance of it.

@@ -102,6 +102,17 @@ impl RuntimeLayer {
         let fields = values.iter().map(|(key, value)| (key.clone(), value.encoded())).collect();
         Self { name: name.to_owned(), layer: Some(prost_types::Struct { fields }) }
     }
+
+    /// Its values that are whole and not negative, as all that tidegate writes are.
+    #[must_use]
+    pub fn values(&self) -> BTreeMap<String, u32> {
+        let whole = |value: &prost_types::Value| match value.kind {
+            Some(prost_types::value::Kind::NumberValue(number)) => format!("{number}").parse().ok(),
+            _ => None,
+        };
+        let fields = self.layer.iter().flat_map(|layer| &layer.fields);
+        fields.filter_map(|(key, value)| Some((key.clone(), whole(value)?))).collect()
+    }
 }
 
 /// The part of `envoy.extensions.filters.http.wasm.v3.Wasm` that holds `config.vm_config.capability_restriction_config`, with
