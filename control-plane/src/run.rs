@@ -28,6 +28,7 @@ use crate::operator::{self, Operator};
 use crate::options::{DEFAULT_CONFIG, RunOptions};
 use crate::probe::Prober;
 use crate::reconcile::{Outlets, Reconcile};
+use crate::reports::{self, ReportStats};
 use crate::rollouts::{self, Held, Kept};
 use crate::state_dir::StateDir;
 use crate::tls::CertificateWatch;
@@ -108,7 +109,10 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         file.stats().register(&mut registry);
     }
     prober.metrics().register(&mut registry);
-    let serving = ServerConfig { tls, ..ServerConfig::default() };
+    let reports = ReportStats::default();
+    reports.register(&mut registry);
+    let beside = vec![reports::beside(store.clone(), inbox.clone(), reports)];
+    let serving = ServerConfig { tls, beside, ..ServerConfig::default() };
     metrics::connections(&serving.connections, &mut registry);
     let local = LocalEnvoy::new(&admin);
     let operator = Operator::new(&options.state_dir, inbox.clone());

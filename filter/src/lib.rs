@@ -20,7 +20,10 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod answer;
+mod breaker;
 mod counters;
+mod figures;
 mod heartbeat;
 mod host;
 mod parked;
