@@ -9,6 +9,8 @@ pub mod probe;
 pub mod filter;
 mod groups;
 pub mod reconcile;
+pub mod rollouts;
+mod samples;
 mod state_dir;
 pub mod operator;
 pub mod last_known_good;

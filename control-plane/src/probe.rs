@@ -1,13 +1,15 @@
 //! Active checks. One task holds every target and its schedule; a check under way is a job in its `JoinSet`, and what lasts
-//! long has sockets of its own, so that a slow target delays no other. Single results become verdicts in [`Streak`]; only a
-//! verdict that flipped, became known, or fails for a new reason is told to the inbox. Which instance is checked is decided
-//! elsewhere and arrives as [`ProbeChange`]s.
+//! long has sockets of its own, so that a slow target delays no other. It runs best on a thread of its own: on several, each check would
+//! wake two of them. Single results become verdicts in [`Streak`]; only a verdict that flipped, became known, or fails for a new reason
+//! is told to the inbox. Which instance is checked is decided elsewhere and arrives as [`ProbeChange`]s.
 
 mod check;
 mod metrics;
 mod schedule;
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
@@ -16,7 +18,7 @@ use tidegate_core::instance::Check;
 use tidegate_core::state::ProbeChange;
 use tidegate_core::{Input, InstanceId, Timestamp};
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -51,7 +53,7 @@ pub struct Prober {
 #[derive(Debug)]
 struct Target {
     id: InstanceId,
-    check: Check,
+    check: Arc<Check>,
     streak: Streak,
     /// What the inbox knows, or is about to.
     verdict: Option<Verdict>,
@@ -98,12 +100,17 @@ impl Prober {
         inbox: mpsc::Sender<Input>,
         shutdown: CancellationToken,
     ) {
+        let mut alarm = pin!(sleep_until(Instant::now()));
+        let mut stopped = pin!(shutdown.cancelled());
         loop {
             let due = self.schedule.next_due();
+            if let Some(at) = due.filter(|at| *at != alarm.deadline()) {
+                alarm.as_mut().reset(at);
+            }
             tokio::select! {
-                () = shutdown.cancelled() => return,
+                () = &mut stopped => return,
                 change = changes.recv() => match change {
-                    Some(ProbeChange::Watch { id, check }) => self.watch(id, *check),
+                    Some(ProbeChange::Watch { id, check }) => self.watch(id, check.into()),
                     Some(ProbeChange::Forget(id)) => self.forget(&id),
                     None => return,
                 },
@@ -111,12 +118,13 @@ impl Prober {
                     Ok(permit) => if let Some(input) = self.next_input() { permit.send(input) },
                     Err(_) => return,
                 },
-                Some(done) = self.running.join_next() => match done {
-                    Ok((key, run, outcome)) => self.take(key, run, outcome),
-                    Err(error) if error.is_cancelled() => {}
-                    Err(error) => std::panic::resume_unwind(error.into_panic()),
-                },
-                () = async { match due { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {
+                Some(done) = self.running.join_next() => {
+                    self.ended(done);
+                    while let Some(done) = self.running.try_join_next() {
+                        self.ended(done);
+                    }
+                }
+                () = &mut alarm, if due.is_some() => {
                     for key in self.schedule.wake(Instant::now()) {
                         if let Some(handle) = self.handles.remove(&key) {
                             handle.abort();
@@ -128,7 +136,7 @@ impl Prober {
         }
     }
 
-    fn watch(&mut self, id: InstanceId, check: Check) {
+    fn watch(&mut self, id: InstanceId, check: Arc<Check>) {
         if !check.kind.is_active() {
             self.forget(&id);
             return;
@@ -177,9 +185,17 @@ impl Prober {
                 continue;
             };
             self.metrics.lateness.observe(late.as_secs_f64());
-            let (address, check) = (target.check.target(&target.id), target.check.clone());
+            let (address, check) = (target.check.target(&target.id), Arc::clone(&target.check));
             let handle = self.running.spawn(async move { (key, run, check::perform(address, &check).await) });
             self.handles.insert(key, handle);
+        }
+    }
+
+    fn ended(&mut self, done: Result<(Key, Run, Outcome), JoinError>) {
+        match done {
+            Ok((key, run, outcome)) => self.take(key, run, outcome),
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
 

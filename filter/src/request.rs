@@ -9,7 +9,9 @@ use std::rc::Rc;
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
-use tidegate_filter_core::{BUCKET_HEADER, Decision, REASON_HEADER, Refusal, VERSION_HEADER, service_of_route};
+use tidegate_filter_core::{
+    BUCKET_HEADER, Decision, REASON_HEADER, Refusal, RouteKind, VERSION_HEADER, service_of_route,
+};
 
 use crate::host;
 use crate::parked;
@@ -32,15 +34,16 @@ impl Request {
         Self { context_id, services, awaited: None, parked: None }
     }
 
-    /// Envoy's routing says whose request this is; the filter matches no hosts.
-    fn service(&self) -> Option<Rc<Service>> {
+    /// Envoy's routing says whose request this is, and whether it says itself where it goes; the filter matches no hosts.
+    fn service(&self) -> Option<(Rc<Service>, RouteKind)> {
         // The neutral policy costs no call.
         if self.services.is_empty() {
             return None;
         }
         let route = host::route_name()?;
-        let name = service_of_route(std::str::from_utf8(&route).ok()?);
-        self.services.get(name).map(Rc::clone)
+        let route = std::str::from_utf8(&route).ok()?;
+        let service = self.services.get(service_of_route(route))?;
+        Some((Rc::clone(service), RouteKind::of(route)))
     }
 }
 
@@ -52,8 +55,8 @@ impl HttpContext for Request {
         if host::request_header("x-crash-filter").as_deref() == Some(b"now") {
             std::process::abort();
         }
-        let Some(service) = self.service() else { return Action::Continue };
-        match carry_out(&service) {
+        let Some((service, route)) = self.service() else { return Action::Continue };
+        match carry_out(&service, route) {
             Decision::Neutral => Action::Continue,
             Decision::Unkeyed | Decision::Bucket(_) => {
                 self.awaited = service.counts_answers().then_some(service);
@@ -63,7 +66,7 @@ impl HttpContext for Request {
             Decision::Hold(hold_ms) => {
                 service.held.add_one();
                 let awaited = Awaited::default();
-                if parked::park(self.context_id, Rc::clone(&service), hold_ms, Rc::clone(&awaited)) {
+                if parked::park(self.context_id, Rc::clone(&service), route, hold_ms, Rc::clone(&awaited)) {
                     self.parked = Some(awaited);
                 } else {
                     refuse(&service.policy.refusal());
@@ -95,8 +98,8 @@ impl Drop for Request {
 }
 
 /// Tells Envoy what the policy says of the request at hand, except to wait.
-pub(crate) fn carry_out(service: &Service) -> Decision {
-    let decision = service.policy.decide(&service.name, host::fact);
+pub(crate) fn carry_out(service: &Service, route: RouteKind) -> Decision {
+    let decision = service.policy.decide(&service.name, route, host::fact);
     match &decision {
         Decision::Neutral | Decision::Hold(_) => {}
         Decision::Unkeyed => service.unkeyed.add_one(),

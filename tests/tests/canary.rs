@@ -9,6 +9,7 @@ use tidegate_tests::{
     client::Request,
     edge::{Edge, backend, host},
     engine::{Container, Engine},
+    envoy,
     load::{Ask, Load},
     poll::{SOON, until},
 };
@@ -284,4 +285,83 @@ async fn without_affinity_the_split_is_unsticky_and_needs_no_filter() -> Result<
     // Binomial(2,000, ½) leaves this range once in a billion runs.
     ensure!((0.43..0.57).contains(&report.share("v2")), "{:?}", report.by_version());
     Ok(())
+}
+
+/// Envoy would refuse every route for the sake of one pattern.
+#[tokio::test]
+async fn every_pattern_that_is_taken_envoy_takes_too() -> Result<()> {
+    const ATOMS: [&str; 34] = [
+        "a",
+        "b-",
+        "\\.",
+        "\\-",
+        "/",
+        ".",
+        "\\d",
+        "\\W",
+        "\\S",
+        "\\x41",
+        "\\x{7e}",
+        "[a-z0-9]",
+        "[^acegi]",
+        "[]a]",
+        "[^]a-]",
+        "[[:punct:]]",
+        "[[:^xdigit:]]",
+        "[\\W\\s&~]",
+        "[a&&b]",
+        "(a|)",
+        "(a|b|)",
+        "(?P<n>c)",
+        "(?i)k",
+        "(?i-s:e.)",
+        "(?x)",
+        "^",
+        "$",
+        "\\b",
+        "\\A",
+        "\\<",
+        "((a?)?)",
+        "()",
+        "(?:|)",
+        "\\p{L}",
+    ];
+    const COUNTS: [&str; 14] =
+        ["", "", "", "", "*", "+?", "??", "{3}", "{2,}", "{0,9}", "{1,33}?", "{32}", "{0}", "**"];
+    let (mut seed, mut taken, mut refused) = (7_u64, Vec::new(), 0);
+    let mut next = |of: &[&'static str]| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        of[usize::try_from(seed >> 33).unwrap_or_default() % of.len()]
+    };
+    for length in (1..=6).cycle().take(12_000) {
+        let pattern: String = (0..length).flat_map(|_| [next(&ATOMS), next(&COUNTS)]).collect();
+        let text = format!(
+            "services: {{ s: {{ stable: {{ version: a }}, canary: {{ version: b, weight: 0, \
+             match: {{ header: {{ name: x, pattern: {} }} }} }} }} }}",
+            serde_json::to_string(&pattern)?
+        );
+        match tidegate_core::config::parse("f", &text) {
+            Ok(_) => taken.push(pattern),
+            Err(_) => refused += 1,
+        }
+    }
+    ensure!(taken.len() > 2_000 && refused > 2_000, "{} are taken and {refused} are not", taken.len());
+    let route = |pattern: &String| {
+        let header = serde_json::json!({ "name": "x", "string_match": { "safe_regex": { "regex": pattern } } });
+        serde_json::json!({ "match": { "prefix": "/", "headers": [header] }, "direct_response": { "status": 200 } })
+    };
+    let routes: Vec<_> = taken.iter().map(route).collect();
+    let router = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
+    let connections = serde_json::json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "patterns",
+        "route_config": { "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": routes }] },
+        "http_filters": [{ "name": "router", "typed_config": { "@type": router } }],
+    });
+    let listener = serde_json::json!({
+        "name": "web",
+        "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } },
+        "filter_chains": [{ "filters": [{ "name": "http", "typed_config": connections }] }],
+    });
+    envoy::validate(&serde_json::json!({ "static_resources": { "listeners": [listener] } }).to_string()).await
 }

@@ -170,7 +170,10 @@ fn every_key_of_the_configuration_is_documented_and_known() -> Result<()> {
         .filter_map(|row| quoted(row.first()?).next().map(ToOwned::to_owned))
         .collect();
     // An unknown key of each mapping is told all that are known.
-    let mapping = "services: { s: { stable: { x: 1 }, canary: { x: 1, sessionAffinity: { x: 1 } }, x: 1 } }\n\
+    let mapping = "services: { s: { stable: { x: 1 }, canary: { x: 1, match: { header: { x: 1 }, cookie: { x: 1 }, x: 1 }, \
+                   sessionAffinity: { hashOn: [ { x: 1 } ], x: 1 }, steps: [ { x: 1 }, { pause: { x: 1 } } ], \
+                   analysis: { metrics: [ { prometheus: { x: 1 }, thresholdRange: { x: 1 }, x: 1 } ], x: 1 }, \
+                   breaker: { x: 1 }, webhooks: [ { x: 1 } ] }, x: 1 } }\n\
                    edge: { groups: [ { name: g, nodes: { x: 1 }, x: 1 } ], x: 1 }\nxds: { tls: { x: 1 }, x: 1 }\n\
                    api: { x: 1 }\nownership: { allow: [ { x: 1 } ], x: 1 }\nproviders: { docker: { tls: { x: 1 }, engines: [ { tls: { x: 1 }, x: 1 } ], x: 1 }, file: { x: 1 }, x: 1 }\n";
     // So long that it is near to none.

@@ -100,6 +100,8 @@ codes! {
     StateInUse = "TG0304", "the state directory cannot be had";
     /// What operators ask for cannot be kept, or not be read.
     OperatorState = "TG0305", "what operators ask for cannot be kept";
+    /// Rollouts cannot be kept, or what was kept of them not be read.
+    RolloutState = "TG0306", "the rollouts cannot be kept";
     /// The configuration is invalid; the last valid one stays.
     InvalidConfig = "TG0401", "the configuration is invalid";
     /// The configuration cannot be read; the last valid one stays.

@@ -4,6 +4,7 @@
 mod split;
 mod plan;
 mod engine;
+mod fate;
 mod command;
 mod stats;
 mod judge;
@@ -16,4 +17,5 @@ pub use self::history::{Event, MOST_EVENTS, What};
 pub use self::judge::{Counts, Evidence, Finding, Numbers, Sample, Verdict};
 pub use self::plan::{Origin, Plan, Stage};
 pub use self::rollouts::{Record, Rollouts};
-pub use self::split::{Census, Declared, Share, Split, canary_buckets, runtime_prefix, salt, split};
+pub use self::split::{Census, Declared, Share, Split, canary_buckets, runtime_prefix, salt, split, weight_keys};
+pub use self::stats::share_interval;

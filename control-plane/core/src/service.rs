@@ -2,13 +2,13 @@
 //! function of facts; it is what `compile` and every screen read.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::addresses::Addresses;
 use crate::catalog::Catalog;
 use crate::claims::Claims;
+use crate::config::canary::WhenNotReady;
 use crate::config::{ServiceConfig, WhenNoneReady, WhenStarting};
 use crate::drains::Drains;
 use crate::flaps::Flaps;
@@ -17,7 +17,7 @@ use crate::instance::{
     Check, Claim, Discovered, Hint, Instance, InstanceId, Membership, Phase, is_entry, noun, short_id, subject,
 };
 use crate::ownership::Ownership;
-use crate::rollout::{Census, Declared, Share, Split, split};
+use crate::rollout::{Census, Declared, Split, split};
 use crate::traffic::{Protocol, Traffic};
 use crate::{Code, Problem, ServiceName, Timestamp, VersionName};
 
@@ -161,6 +161,17 @@ impl ServiceView {
     }
 }
 
+impl ServiceView {
+    /// How many of the canary's instances get new requests and how many have to, where that is too few for it to get any.
+    #[must_use]
+    pub fn below_min_ready(&self) -> Option<(u32, u32)> {
+        let Split::Rollout { canary, .. } = &self.split else { return None };
+        let census = self.versions.get(&canary.version)?.census();
+        let needed = canary.min_ready.of(census.instances);
+        (census.ready < needed).then_some((census.ready, needed))
+    }
+}
+
 /// The version whose requests nobody would take without this container, although it takes some now.
 #[must_use]
 pub fn left_to_nobody<'a>(
@@ -206,8 +217,19 @@ impl Facts<'_> {
     }
 }
 
-/// The view of a service; `None` when nothing belongs to it any more.
-pub(crate) fn view(name: &ServiceName, facts: &Facts<'_>) -> Option<ServiceView> {
+/// Who belongs to a service and what each of them is, before it is said how its traffic is split over them.
+pub(crate) struct Gathered<'a> {
+    name: &'a ServiceName,
+    facts: &'a Facts<'a>,
+    members: Vec<(&'a Discovered, &'a Membership)>,
+    claim: &'a Claim,
+    versions: BTreeMap<VersionName, VersionView>,
+    conditions: Vec<Condition>,
+    problems: Vec<Problem>,
+}
+
+/// Who belongs to a service; `None` when nothing does any more.
+pub(crate) fn gather<'a>(name: &'a ServiceName, facts: &'a Facts<'a>) -> Option<Gathered<'a>> {
     let members = facts.ownership.members(facts.catalog, name);
     let (claim, _) = claim_of(&members)?;
     let mut problems = Vec::new();
@@ -233,32 +255,44 @@ pub(crate) fn view(name: &ServiceName, facts: &Facts<'_>) -> Option<ServiceView>
     let damped = damp(&mut versions, &members, facts);
     let held = versions.values().flat_map(|version| &version.instances).filter_map(|i| i.condition.clone());
     let held = held.filter(|condition| condition.kind == ConditionKind::HeldBack);
-    let conditions = held.chain(damped).collect();
+    let conditions: Vec<Condition> = held.chain(damped).collect();
     if facts.declared.is_some_and(|declared| declared.when_none_ready == WhenNoneReady::ServeLast) {
         serve_last(&mut versions, facts);
     }
     since_when(&mut versions, facts);
-    let census = versions.iter().map(|(name, view)| (name.clone(), view.census())).collect();
-    let split = split(&declared(facts.declared), &census)?;
-    let (hosts, lost) = hosts(name, claim, facts.claims, is_entry(&members[0].0.id));
-    problems.extend(lost);
-    let view = ServiceView {
-        name: name.clone(),
-        hosts,
-        path: claim.path.clone(),
-        versions,
-        split,
-        traffic: facts.declared.map(|declared| declared.traffic).unwrap_or_default().or(members[0].1.traffic),
-        depends_on: members[0].1.depends_on.clone(),
-        conditions,
-        problems: Vec::new(),
-    };
-    problems.extend(no_host(&view, claim, members[0].0));
-    problems.extend(settings_differ(name, &members, facts.declared));
-    problems.extend(routing_problems(&view));
-    problems.extend(readiness_problems(&view));
-    problems.extend(view.conditions.iter().filter_map(flapping));
-    Some(ServiceView { problems, ..view })
+    Some(Gathered { name, facts, members, claim, versions, conditions, problems })
+}
+
+impl Gathered<'_> {
+    /// What a split needs to know of each version.
+    pub(crate) fn census(&self) -> BTreeMap<VersionName, Census> {
+        self.versions.iter().map(|(name, version)| (name.clone(), version.census())).collect()
+    }
+
+    /// The view, with the traffic split as is declared.
+    pub(crate) fn view(self, declared: &Declared) -> Option<ServiceView> {
+        let split = split(declared, &self.census())?;
+        let Self { name, facts, members, claim, versions, conditions, mut problems } = self;
+        let (hosts, lost) = hosts(name, claim, facts.claims, is_entry(&members[0].0.id));
+        problems.extend(lost);
+        let view = ServiceView {
+            name: name.clone(),
+            hosts,
+            path: claim.path.clone(),
+            versions,
+            split,
+            traffic: facts.declared.map(|declared| declared.traffic).unwrap_or_default().or(members[0].1.traffic),
+            depends_on: members[0].1.depends_on.clone(),
+            conditions,
+            problems: Vec::new(),
+        };
+        problems.extend(no_host(&view, claim, members[0].0));
+        problems.extend(settings_differ(name, &members, facts.declared));
+        problems.extend(routing_problems(&view));
+        problems.extend(readiness_problems(&view));
+        problems.extend(view.conditions.iter().filter_map(flapping));
+        Some(ServiceView { problems, ..view })
+    }
 }
 
 fn judge(container: &Discovered, instance: &Instance, facts: &Facts<'_>) -> InstanceView {
@@ -381,13 +415,6 @@ fn damp(
         }
     }
     conditions
-}
-
-/// What the configuration says of the versions.
-fn declared(of: Option<&ServiceConfig>) -> Declared {
-    let Some(of) = of else { return Declared::default() };
-    let canary = of.canary.as_ref().map(|canary| (Arc::clone(canary), Share::first(canary)));
-    Declared { stable: of.stable.clone(), canary }
 }
 
 /// Whether requests that `version` does not take are taken by `other`, or by another instance of it.
@@ -535,7 +562,9 @@ fn routing_problems(view: &ServiceView) -> Vec<Problem> {
                 Split::Rollout { canary, .. } if canary.version == **version => "canary",
                 _ => "stable",
             };
-            let effect = if role == "canary" {
+            let spills =
+                matches!(&view.split, Split::Rollout { canary, .. } if canary.when_not_ready == WhenNotReady::Stable);
+            let effect = if role == "canary" && spills {
                 "its share is served by the stable version"
             } else {
                 "its share is answered with 503"
@@ -601,6 +630,20 @@ fn readiness_problems(view: &ServiceView) -> Vec<Problem> {
                 .warning(),
             );
         }
+    }
+    if let (Split::Rollout { canary, .. }, Some((ready @ 1.., needed))) = (&view.split, view.below_min_ready()) {
+        let effect = match canary.when_not_ready {
+            WhenNotReady::Stable => "it gets nothing: its share is served by the stable version",
+            WhenNotReady::Error => "it gets nothing: its share is answered with 503",
+        };
+        let problem = Problem::error(
+            Code::NotReady,
+            format!("service {name} version {}", canary.version),
+            format!("{ready} of its instances are ready, and `minReady` asks for {needed}"),
+            effect,
+            "start more of them, or lower `minReady`",
+        );
+        problems.push(problem.warning());
     }
     let last = view.versions.values().flat_map(|version| &version.instances).filter(|i| i.serves_as_last).count();
     if !view.has_ready_instance() || last > 0 {

@@ -2,6 +2,7 @@
 //! contract (`tidegate/v1`): keys may be added, never renamed. Times are milliseconds since the Unix epoch, weights are basis
 //! points. Nothing here is a guess: what an edge has *accepted* is not said to be in effect.
 
+mod canary;
 mod envoy;
 mod operate;
 
@@ -9,12 +10,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::canary::{
+    Canaries, CanaryEdge, CanaryHistory, CanaryStatus, Looks, Observed, RolloutStatus, StageStatus,
+};
 pub use self::envoy::{DiffState, EnvoyConfig, EnvoyDiff, HeldResource, HeldState, ResourceDiff};
 pub use self::operate::{DeployStatus, DrainStatus};
 use crate::instance::{Confirmed, short_id};
 use crate::rollout::Split;
 use crate::service::{Condition, ConditionKind, InstanceView, ServiceView, VersionView};
-use crate::{Code, Problem, Severity, State, Timestamp, VersionName, rollout};
+use crate::{Code, Problem, Severity, State, Timestamp, VersionName};
 
 /// The version of every JSON document of the API.
 pub const API_VERSION: &str = "tidegate/v1";
@@ -318,38 +322,6 @@ pub struct Services {
     pub services: Vec<ServiceStatus>,
 }
 
-/// The rollouts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Canaries {
-    /// [`API_VERSION`].
-    pub api_version: String,
-    /// When this was looked at.
-    pub at: Timestamp,
-    /// Every service with a canary, by name.
-    pub canaries: Vec<CanaryStatus>,
-}
-
-/// One rollout.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CanaryStatus {
-    /// The service.
-    pub service: String,
-    /// The stable version.
-    pub stable: VersionStatus,
-    /// The canary.
-    pub canary: VersionStatus,
-    /// The canary's buckets, `[from, to)` of 10,000.
-    pub buckets: [u32; 2],
-    /// What a client's key is taken from, in order of preference; empty: the split is not sticky.
-    pub affinity: Vec<String>,
-    /// Whether the stable version has no instance at all.
-    pub stable_gone: bool,
-    /// Which edges have accepted the weight.
-    pub edges: Vec<EdgeAcceptance>,
-}
-
 /// Whether an edge has accepted something.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -410,35 +382,6 @@ impl Services {
     pub fn of(state: &State, now: Timestamp) -> Self {
         let services = state.services().map(|view| ServiceStatus::of(view, true)).collect();
         Self { api_version: API_VERSION.to_owned(), at: now, services }
-    }
-}
-
-impl Canaries {
-    /// Every rollout as of `now`; whoever knows the edges fills in what they accepted.
-    #[must_use]
-    pub fn of(state: &State, now: Timestamp) -> Self {
-        let canaries = state.services().filter_map(CanaryStatus::of).collect();
-        Self { api_version: API_VERSION.to_owned(), at: now, canaries }
-    }
-}
-
-impl CanaryStatus {
-    fn of(view: &ServiceView) -> Option<Self> {
-        let Split::Rollout { stable, canary, share, stable_gone } = &view.split else { return None };
-        let buckets = rollout::canary_buckets(share.weight);
-        let version = |name: &VersionName| {
-            let empty = VersionView::default();
-            VersionStatus::of(view, name, view.versions.get(name).unwrap_or(&empty), true)
-        };
-        Some(Self {
-            service: view.name.to_string(),
-            stable: version(stable),
-            canary: version(&canary.version),
-            buckets: [buckets.start, buckets.end],
-            affinity: canary.hash_on.iter().map(key_source).collect(),
-            stable_gone: *stable_gone,
-            edges: Vec::new(),
-        })
     }
 }
 
@@ -580,15 +523,6 @@ fn providers(state: &State) -> Vec<ProviderStatus> {
             }
         })
         .collect()
-}
-
-/// A source of a client's key, as people write it.
-fn key_source(source: &crate::config::HashOn) -> String {
-    match source {
-        crate::config::HashOn::Header(name) => format!("header {name}"),
-        crate::config::HashOn::Cookie(name) => format!("cookie {name}"),
-        crate::config::HashOn::SourceIp => "source IP".to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! One check of one address, over a connection of its own. It goes to the instance's own address and nowhere else: no names are
 //! resolved, no redirects followed, and no more is read than is asked for (threats T8). What each kind says is in the modules below.
 
+mod connect;
 mod grpc;
 mod http;
 mod tls;
@@ -10,9 +11,11 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rustix::net::sockopt::set_socket_linger;
 use tidegate_core::instance::{Check, CheckKind};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
+
+use self::connect::{Acks, open};
 
 /// The largest response head that is read; hyper's own least.
 const MAX_HEAD: usize = 8 << 10;
@@ -84,26 +87,12 @@ async fn by<T>(
     timeout_at(deadline, future).await.unwrap_or(Err(Failure::Late(stage)))
 }
 
+/// The kernel answers for what listens. That is not woken by a connection that is reset before its handshake ends, so it logs nothing,
+/// and neither side keeps anything of it.
 async fn tcp(address: SocketAddr, deadline: Instant) -> Result<String, Failure> {
-    connect(address, deadline).await.map(|_| "connected".to_owned())
-}
-
-/// The kernel repeats a lost packet of a handshake after a second, which is all that a check has by default. So another connection is
-/// tried beside one that has not come about after a third of the time, and whichever ends first counts.
-async fn connect(address: SocketAddr, deadline: Instant) -> Result<TcpStream, Failure> {
-    let one = || async { TcpStream::connect(address).await.map_err(Failure::Connect) };
-    let patience = deadline.saturating_duration_since(Instant::now()) / 3;
-    let race = async {
-        let mut first = std::pin::pin!(one());
-        if let Ok(done) = timeout(patience, &mut first).await {
-            return done;
-        }
-        tokio::select! {
-            done = first => done,
-            done = one() => done,
-        }
-    };
-    by(deadline, "connecting", race).await
+    let stream = open(address, Acks::Late, deadline).await?;
+    set_socket_linger(&stream, Some(Duration::ZERO)).map_err(|error| Failure::Connect(error.into()))?;
+    Ok("connected".to_owned())
 }
 
 /// Whether an error is about us and says nothing about the target: out of file descriptors, ports or memory.
@@ -138,38 +127,5 @@ fn in_words(duration: Duration) -> String {
     match duration.as_millis() {
         0 => "under 1 ms".to_owned(),
         millis => format!("{millis} ms"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::net::TcpSocket;
-
-    use super::*;
-
-    /// A full queue of connections drops handshakes as a network does that loses packets.
-    #[tokio::test]
-    async fn one_lost_packet_fails_no_check() {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
-        let listener = socket.listen(1).unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut queued = Vec::new();
-        while let Ok(Ok(stream)) = timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
-            queued.push(stream);
-        }
-        let room = async {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            for _ in &queued {
-                let _ = listener.accept().await;
-            }
-            std::future::pending::<()>().await;
-        };
-        // Less than the second after which the kernel tries again.
-        let deadline = Instant::now() + Duration::from_millis(900);
-        tokio::select! {
-            connected = connect(address, deadline) => assert!(connected.is_ok(), "{:?}", connected.err()),
-            () = room => {}
-        }
     }
 }

@@ -20,6 +20,8 @@ pub(super) const MAX_QUICK: usize = 256;
 const MAX_SLOW: usize = 256;
 /// How long a check is a quick one.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
+/// How much too early a check may begin: one wake-up is for all that are due so soon.
+pub(super) const EARLY: Duration = Duration::from_millis(5);
 
 /// The schedule.
 #[derive(Debug, Default)]
@@ -134,7 +136,7 @@ impl Schedule {
     /// Makes ready what is due, and has what lasts too long leave the quick ones; returns the checks that are to be given up.
     pub(super) fn wake(&mut self, now: Instant) -> Vec<Key> {
         while let Some(&(at, key)) = self.due.first()
-            && at <= now
+            && at <= now + EARLY
         {
             self.ready(key, at);
         }
@@ -289,6 +291,24 @@ mod tests {
         advance(Duration::from_millis(2030)).await;
         schedule.wake(Instant::now());
         assert_eq!(drain(&mut schedule), [Start { key: 1, run: 2, late: Duration::from_millis(30) }]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_wake_up_is_for_all_that_are_due_soon() {
+        let mut schedule = Schedule::default();
+        let due = [Duration::from_secs(2), Duration::from_millis(2005), Duration::from_millis(2006)];
+        for (key, after) in (0..).zip(due) {
+            schedule.at_once(key);
+            let [start] = drain(&mut schedule)[..] else { panic!("it runs") };
+            schedule.ended(key, start.run);
+            schedule.after(key, after);
+        }
+        advance(Duration::from_secs(2)).await;
+        schedule.wake(Instant::now());
+        let started = drain(&mut schedule);
+        assert_eq!(keys(&started), [0, 1]);
+        assert!(started.iter().all(|start| start.late.is_zero()), "{started:?}");
+        assert_eq!(schedule.due.first().map(|(_, key)| *key), Some(2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,11 +1,12 @@
 //! What to do with a request of a service: leave it alone, give it a bucket, or refuse it.
 
 use crate::bucket::bucket;
+use crate::names::RouteKind;
 use crate::policy::{HashOn, Policy, ServicePolicy};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// The policy does not know the service: not ours to touch.
+    /// Not ours to touch: the policy does not know the service, or the client has said which version it wants.
     Neutral,
     /// Ours, but the request carries no key: left to Envoy's own random draw, right in weight and not sticky.
     Unkeyed,
@@ -35,7 +36,7 @@ const NO_READY_INSTANCE: &str = "no-ready-instance";
 pub fn decide(policy: &Policy, service: &str, fact: impl FnMut(&HashOn) -> Option<Vec<u8>>) -> Decision {
     match policy.services.get(service) {
         None => Decision::Neutral,
-        Some(of_service) => of_service.decide(service, fact),
+        Some(of_service) => of_service.decide(service, RouteKind::Split, fact),
     }
 }
 
@@ -49,13 +50,21 @@ impl ServicePolicy {
         }
     }
 
-    /// As [`decide`], for a service whose policy is at hand.
-    pub fn decide(&self, service: &str, mut fact: impl FnMut(&HashOn) -> Option<Vec<u8>>) -> Decision {
+    /// As [`decide`], for a service whose policy is at hand. Who says which version it wants is at most told to wait.
+    pub fn decide(
+        &self,
+        service: &str,
+        route: RouteKind,
+        mut fact: impl FnMut(&HashOn) -> Option<Vec<u8>>,
+    ) -> Decision {
         if !self.ready {
             return match self.hold_ms {
                 0 => Decision::Refuse(self.refusal()),
                 hold_ms => Decision::Hold(hold_ms),
             };
+        }
+        if route != RouteKind::Split {
+            return Decision::Neutral;
         }
         for source in &self.hash_on {
             let Some(value) = fact(source) else { continue };
@@ -177,6 +186,18 @@ mod tests {
         };
         assert_eq!(holding(false), Decision::Hold(5_000));
         assert_eq!(holding(true), Decision::Bucket(bucket("shop", "r1", b"192.0.2.1")));
+    }
+
+    #[test]
+    fn who_wants_a_version_is_asked_for_no_key_and_waits_as_all_do() {
+        let mut shop = policy(&[HashOn::SourceIp], true).services.remove("shop").unwrap();
+        for route in [RouteKind::Stable, RouteKind::Canary] {
+            assert_eq!(shop.decide("shop", route, |_| panic!("asked for a fact")), Decision::Neutral);
+        }
+        shop.ready = false;
+        assert_eq!(shop.decide("shop", RouteKind::Canary, |_| None), Decision::Refuse(shop.refusal()));
+        shop.hold_ms = 7;
+        assert_eq!(shop.decide("shop", RouteKind::Canary, |_| None), Decision::Hold(7));
     }
 
     #[test]

@@ -25,8 +25,8 @@ pub use bucket::{BUCKETS, MAX_KEY, bucket, pick};
 pub use decide::{Decision, Refusal, cookie, decide, source_ip};
 pub use histogram::Histogram;
 pub use names::{
-    BUCKET_HEADER, CAPABILITIES, Counter, HEARTBEAT_COUNTER, REASON_HEADER, UNKNOWN_SCHEMA_COUNTER, VERSION_HEADER,
-    counter_name, service_of_route, version_counter_name,
+    BUCKET_HEADER, CAPABILITIES, CHOICE_HEADER, Counter, HEARTBEAT_COUNTER, REASON_HEADER, RouteKind,
+    UNKNOWN_SCHEMA_COUNTER, VERSION_HEADER, counter_name, service_of_route, version_counter_name,
 };
 pub use policy::{Failure, HashOn, Policy, PolicyError, SCHEMA, ServicePolicy};
 pub use report::{Answers, REPORT_PATH, Report, ServiceReport, Trip};

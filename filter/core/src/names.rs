@@ -4,6 +4,9 @@
 /// Carries the bucket to Envoy's `weighted_clusters.header_name`; stripped from clients.
 pub const BUCKET_HEADER: &str = "x-tg-rand";
 
+/// Says `stable` where a breaker is open; the filter alone sets it, and it is stripped from clients.
+pub const CHOICE_HEADER: &str = "x-tg-version";
+
 /// On answers made at the edge: why.
 pub const REASON_HEADER: &str = "x-tidegate-reason";
 
@@ -83,9 +86,51 @@ pub fn service_of_route(route: &str) -> &str {
     route.split_once('/').map_or(route, |(service, _)| service)
 }
 
+/// What decides where a route's requests go; its name says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteKind {
+    /// The weights.
+    Split,
+    /// The client, who wants the stable version.
+    Stable,
+    /// The client, who wants the canary.
+    Canary,
+}
+
+impl RouteKind {
+    /// As a route of `SERVICE` or `SERVICE/KIND` is named.
+    pub fn of(route: &str) -> Self {
+        match route.split_once('/') {
+            Some((_, "stable")) => Self::Stable,
+            Some((_, "canary")) => Self::Canary,
+            _ => Self::Split,
+        }
+    }
+
+    /// The name of such a route.
+    pub fn route_name(self, service: &str) -> String {
+        match self {
+            Self::Split => service.to_owned(),
+            Self::Stable => format!("{service}/stable"),
+            Self::Canary => format!("{service}/canary"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_routes_name_says_its_service_and_kind() {
+        for kind in [RouteKind::Split, RouteKind::Stable, RouteKind::Canary] {
+            let route = kind.route_name("shop");
+            assert_eq!((service_of_route(&route), RouteKind::of(&route)), ("shop", kind));
+        }
+        for other in ["", "/", "canary", "shop/", "shop/else", "shop/canary/x"] {
+            assert_eq!(RouteKind::of(other), RouteKind::Split, "{other}");
+        }
+    }
 
     #[test]
     fn route_names_its_service() {

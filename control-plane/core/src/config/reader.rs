@@ -1,9 +1,14 @@
 //! From the tree to the [`Config`]: each key is read by the function of its place, and every mistake becomes a problem.
 
+mod analysis;
+mod canary;
 mod docker;
 mod groups;
 mod ownership;
+mod pattern;
 mod services;
+mod values;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +18,7 @@ use std::time::Duration;
 use super::tree::{Node, Place, Value};
 use super::{Admin, Config, Listener, Reach, XdsTls, tree};
 use crate::name::NameError;
-use crate::{Code, Problem, ServiceName, VersionName, duration, suggest};
+use crate::{Code, Problem, ServiceName, VersionName, suggest};
 
 /// More often costs more than it tells; more rarely, and nobody would watch.
 const LOAD_REPORT_INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(5);
@@ -124,16 +129,7 @@ impl<'a> Reader<'a> {
         node: Option<&Node>,
         known: &[(&'static str, T)],
     ) -> T {
-        let Some((node, text)) = node.and_then(|node| Some((node, self.text(path, node)?))) else {
-            return T::default();
-        };
-        match suggest::one_of(text, known) {
-            Ok(meant) => meant,
-            Err(cure) => {
-                self.report(node.place, &format!("`{path}`: there is no {noun} {text:?}"), &cure);
-                T::default()
-            }
-        }
+        node.and_then(|node| self.word(noun, path, node, known)).unwrap_or_default()
     }
 
     fn root(&mut self, root: &Node) -> Config {
@@ -175,7 +171,9 @@ impl<'a> Reader<'a> {
         if let Some(address) = keys.get("address").and_then(|node| self.address("xds.address", node)) {
             config.xds.address = address;
         }
-        if let Some(interval) = keys.get("loadReportInterval").and_then(|node| self.load_report_interval(node)) {
+        if let Some(node) = keys.get("loadReportInterval")
+            && let Some(interval) = self.duration("xds.loadReportInterval", node, &LOAD_REPORT_INTERVALS, "10s")
+        {
             config.load_report_interval = interval;
         }
         let Some(node) = keys.get("tls") else { return };
@@ -316,21 +314,6 @@ impl<'a> Reader<'a> {
         let reason =
             format!("`{path}`: {address} is not a loopback address, and nothing there would ask who is calling");
         self.report(node.place, &reason, "use 127.0.0.1 or [::1]; to reach it from elsewhere, tunnel to it");
-        None
-    }
-
-    fn load_report_interval(&mut self, node: &Node) -> Option<Duration> {
-        let text = self.text("xds.loadReportInterval", node)?;
-        let reason = match duration::parse(text) {
-            Ok(interval) if LOAD_REPORT_INTERVALS.contains(&interval) => return Some(interval),
-            Ok(_) => format!("{text:?} is out of range"),
-            Err(reason) => reason,
-        };
-        self.report(
-            node.place,
-            &format!("`xds.loadReportInterval`: {reason}"),
-            "write a duration from 1s to 5m, such as 10s",
-        );
         None
     }
 

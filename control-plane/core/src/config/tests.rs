@@ -146,7 +146,7 @@ services:
             "tidegate.yaml:3:17 | `api.address`: 0.0.0.0:18001 is not a loopback address, and nothing there would ask who is calling | use 127.0.0.1 or [::1]; to reach it from elsewhere, tunnel to it",
             "tidegate.yaml:7:36 | `services.shop.canary.weight`: \"101\" is not a weight | write percent from 0 to 100 with at most two decimals, without a sign: 12.5",
             "tidegate.yaml:9:70 | there is no key `heather` in `services.cart.canary.sessionAffinity.hashOn` | did you mean `header`?",
-            "tidegate.yaml:9:68 | an item of `services.cart.canary.sessionAffinity.hashOn` is one of `header: NAME` and `sourceIp: true` | write one key an item",
+            "tidegate.yaml:9:68 | an item of `services.cart.canary.sessionAffinity.hashOn` is one of `header: NAME`, `cookie: NAME` and `sourceIp: true` | write one key an item",
             "tidegate.yaml:9:13 | `services.cart` has a canary but no stable version to compare it with | add `stable: { version: … }`",
         ]
     );

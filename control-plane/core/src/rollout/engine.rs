@@ -69,7 +69,7 @@ pub struct Rollout {
     asked: Option<Asked>,
     trial: Trial,
     /// What the next [`advance`](Rollout::advance) tells.
-    untold: Vec<Event>,
+    pub(super) untold: Vec<Event>,
 }
 
 /// How far it is.

@@ -42,6 +42,13 @@ pub(super) fn interval(seen: Errors, z: f64) -> (f64, f64) {
     ((middle - half).max(0.0), (middle + half).min(1.0))
 }
 
+/// The 95 % interval of a share of which so many were seen; `None`: nothing was.
+#[must_use]
+pub fn share_interval(part: u64, all: u64) -> Option<[f64; 2]> {
+    let (low, high) = interval(Errors { errors: part, of: all }, z(0.025));
+    (all > 0).then_some([low, high])
+}
+
 /// How much larger the canary's share of errors is than the stable version's at most: Newcombe's upper bound, at this many standard
 /// deviations.
 pub(super) fn difference_at_most(canary: Errors, stable: Errors, z: f64) -> f64 {

@@ -10,7 +10,8 @@ use tidegate_core::instance::MAX_BODY;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::{Failure, MAX_HEAD, USER_AGENT, by, connect, quoted};
+use super::connect::{Acks, connect};
+use super::{Failure, MAX_HEAD, USER_AGENT, by, quoted};
 
 const METHOD: &str = "/grpc.health.v1.Health/Check";
 const STATUS: &str = "grpc-status";
@@ -42,7 +43,7 @@ pub(super) async fn health(
         .header(header::USER_AGENT, HeaderValue::from_static(USER_AGENT))
         .body(())
         .map_err(|_| Failure::Request(authority))?;
-    let stream = connect(address, deadline).await?;
+    let stream = connect(address, Acks::AtOnce, deadline).await?;
     by(deadline, "waiting for the answer", exchange(stream, request, service)).await
 }
 

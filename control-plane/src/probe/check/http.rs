@@ -13,13 +13,16 @@ use tidegate_core::instance::{CheckTls, HeaderMatch, HttpCheck, MAX_BODY, Status
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::{Failure, MAX_HEAD, USER_AGENT, by, connect, quoted, tls};
+use super::connect::{Acks, connect};
+use super::{Failure, MAX_HEAD, USER_AGENT, by, quoted, tls};
 
 const WAITING: &str = "waiting for the answer";
 
 pub(super) async fn plain(address: SocketAddr, check: &HttpCheck, deadline: Instant) -> Result<String, Failure> {
     let request = request(address, check)?;
-    let stream = connect(address, deadline).await?;
+    // The head comes in one piece; what a body comes in may have to be acknowledged one by one.
+    let acks = if check.body.is_none() { Acks::Late } else { Acks::AtOnce };
+    let stream = connect(address, acks, deadline).await?;
     by(deadline, WAITING, exchange(stream, request, check)).await
 }
 
@@ -30,7 +33,7 @@ pub(super) async fn over_tls(
     deadline: Instant,
 ) -> Result<String, Failure> {
     let request = request(address, check)?;
-    let stream = connect(address, deadline).await?;
+    let stream = connect(address, Acks::AtOnce, deadline).await?;
     let shake_hands = tls::handshake(stream, address.ip(), check.host.as_deref(), tls);
     let stream = by(deadline, "in the TLS handshake", shake_hands).await?;
     by(deadline, WAITING, exchange(stream, request, check)).await
