@@ -8,7 +8,9 @@
 mod steps;
 mod shown;
 #[cfg(test)]
-mod tests;
+mod properties;
+#[cfg(test)]
+pub(super) mod tests;
 
 use std::time::Duration;
 
