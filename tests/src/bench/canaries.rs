@@ -36,11 +36,18 @@ pub(super) async fn run(say: &impl Fn(&str)) -> Result<Vec<Row>> {
             }
             failed.sort_unstable();
             let name = format!("a canary fails {percent} %, {workers} worker(s)");
-            let name = format!("{name}: failed requests until its share is 0, median (theory {:.0})", theory * f64::from(percent) / 100.0);
+            let name = format!(
+                "{name}: failed requests until its share is 0, median (theory {:.0})",
+                theory * f64::from(percent) / 100.0
+            );
             let median = failed[failed.len() / 2] as f64;
             let worst = failed.last().copied().unwrap_or_default() as f64;
             rows.push(if percent == 100 { Row::at_most(name, median, BUDGET, "") } else { Row::new(name, median, "") });
-            rows.push(Row::new(format!("a canary fails {percent} %, {workers} worker(s): the worst of {ROUNDS}"), worst, ""));
+            rows.push(Row::new(
+                format!("a canary fails {percent} %, {workers} worker(s): the worst of {ROUNDS}"),
+                worst,
+                "",
+            ));
         }
     }
     rows.extend(slow(say).await?);
@@ -81,7 +88,8 @@ impl Shop {
         let (stable, canary) = (Local::start(SERVICE, "v1").await?, Local::start(SERVICE, "v2").await?);
         let entries = [stable.entry(SERVICE, "v1"), canary.entry(SERVICE, "v2")].concat();
         std::fs::write(instances.path().join("shop.yaml"), entries)?;
-        let providers = format!("{{ docker: {{ enabled: false }}, file: {{ path: \"{}\" }} }}", instances.path().display());
+        let providers =
+            format!("{{ docker: {{ enabled: false }}, file: {{ path: \"{}\" }} }}", instances.path().display());
         let edge = Edge::start_from(providers, "{}", &[], workers).await?;
         for version in ["v1", "v2"] {
             edge.healthy(&format!("{SERVICE}/{version}"), 1).await?;
@@ -128,7 +136,8 @@ impl Shop {
     /// Waits until the rollout has ended, and says who ended it.
     async fn stopped(&self) -> Result<String> {
         until(LONGEST, "the end of the rollout", async || {
-            let status = self.edge.cli().run(["canary", "status", SERVICE, "-o", "json"]).await?.stdout.parse::<Value>()?;
+            let status =
+                self.edge.cli().run(["canary", "status", SERVICE, "-o", "json"]).await?.stdout.parse::<Value>()?;
             let rollout = &status["canaries"][0]["rollout"];
             ensure!(rollout["phase"] == "aborted", "{}: {}", rollout["phase"], rollout["reason"]);
             Ok(rollout["last"]["by"].as_str().unwrap_or_default().to_owned())
