@@ -32,6 +32,8 @@ pub struct Record {
     pub history: VecDeque<Event>,
     /// The version that was promoted last.
     pub promoted: Option<VersionName>,
+    /// Whether nobody declares it any more: the same declaration begins anew.
+    pub over: bool,
 }
 
 /// As they are kept.
@@ -65,6 +67,7 @@ impl Record {
             declared: None,
             history: before.map(|before| before.history.clone()).unwrap_or_default(),
             promoted: before.and_then(|before| before.promoted.clone()),
+            over: false,
         }
     }
 
