@@ -1,6 +1,7 @@
 //! Measurements on real containers: how long discovery takes, and what the filter costs; and of files at scale. Figures come as ratios within one run
 //! wherever the machine would speak louder than the code.
 
+mod canaries;
 mod checks;
 mod deploys;
 mod drain;
@@ -31,7 +32,7 @@ const KILLS: usize = 15;
 const WEIGHTS: usize = 15;
 
 /// The parts of [`run`].
-pub const PARTS: [&str; 12] = [
+pub const PARTS: [&str; 13] = [
     "files",
     "checks",
     "events",
@@ -41,6 +42,7 @@ pub const PARTS: [&str; 12] = [
     "publish",
     "drain",
     "hold",
+    "canaries",
     "deploys",
     "discovery",
     "filter",
@@ -88,6 +90,10 @@ pub async fn run(only: Option<&str>, say: impl Fn(&str)) -> Result<Vec<Row>> {
     if is_wanted("hold") {
         say("hold: 1,000 requests that wait for a ready instance");
         rows.extend(hold::run().await?);
+    }
+    if is_wanted("canaries") {
+        say("canaries: bad ones at 1,000 requests/s, until their share is gone");
+        rows.extend(canaries::run(&say).await?);
     }
     if is_wanted("deploys") {
         say("deploys: 100 containers of three services replaced under load, behind tidegate and Traefik");
