@@ -132,7 +132,7 @@ impl Breaker {
             if opened {
                 self.trips.add(1);
                 self.take_note(&state);
-                log::warn!("breaker opened: {} of {} answers failed", state.failures, state.answers);
+                log::warn!("{} opened: {} of {} answers failed", self.key, state.failures, state.answers);
             }
             return opened;
         }
