@@ -134,9 +134,10 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         last_known_good.run(store.clone(), committed.clone(), inbox.clone(), shutdown.clone()),
     );
     let state_dir = options.state_dir.clone();
+    let changed = holds.clone();
     tasks.spawn("rollouts' keeper", rollouts::keep(state_dir, holds, kept, inbox.clone(), shutdown.clone()));
     let reports = store.load_reports().clone();
-    tasks.spawn("samples", samples::watch(reports, observer, inbox.clone(), shutdown.clone()));
+    tasks.spawn("samples", samples::watch(reports, changed, observer, inbox.clone(), shutdown.clone()));
     tasks.spawn_apart("prober", prober.run(probe_changes, inbox.clone(), shutdown.clone()))?;
     for engine in engines {
         let stats = docker_metrics.of(&engine.name);

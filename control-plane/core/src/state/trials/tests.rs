@@ -110,7 +110,8 @@ fn what_nobody_declares_any_more_gets_nothing_and_begins_anew_when_somebody_does
 #[test]
 fn an_order_to_begin_says_what_is_missing() {
     let mut trials = Trials::default();
-    let start = |stable: Option<&str>, name: &str| Order::Start { stable: stable.map(version), canary: canary(name, 1) };
+    let start =
+        |stable: Option<&str>, name: &str| Order::Start { stable: stable.map(version), canary: canary(name, 1) };
     for (begin, reason) in [
         (start(None, "v2"), "which version of `shop` is the stable one is not clear: there are v1, v2, v3"),
         (start(Some("v2"), "v2"), "v2 is the stable version of `shop` itself"),
