@@ -267,10 +267,11 @@ async fn what_edges_report_of_a_canary_is_added_up_and_a_breaker_that_opens_at_o
         let load = Load::get(listener, &host("shop"), "/").closed(4).requests(300).duration(SOON);
         load.asking(|n| Ask::get("/").header("x-user", &format!("key-{n}")))
     };
-    for listener in [plane.settings.web, plane.settings.internal] {
-        load(listener).run().await?.all_succeeded()?;
-    }
+    // An Envoy counts a cluster from the answer to its report on that follows it.
     until(SOON, "the reports of both edges", async || {
+        for listener in [plane.settings.web, plane.settings.internal] {
+            load(listener).run().await?.all_succeeded()?;
+        }
         let status = of_canary().await?;
         let observed = &status["rollout"]["observed"];
         let all = observed["canary"].as_u64().unwrap_or(0) + observed["stable"].as_u64().unwrap_or(0);

@@ -328,7 +328,10 @@ impl State {
             && (awaited.is_empty() || now >= *deadline)
         {
             self.sync = Sync::Synced;
+            // Until now nobody knew what is ready.
+            self.dirty.extend(self.trials.versions().map(|(service, ..)| service));
         }
+        let is_synced = self.is_synced();
         settled.edge = std::mem::take(&mut self.edge_dirty);
         self.journal.expire(now);
         let mut dirty = std::mem::take(&mut self.dirty);
@@ -361,7 +364,8 @@ impl State {
                 self.trials.gone(&service);
             }
             let after = gathered.and_then(|all| {
-                let declared = self.trials.lead(&service, facts.declared, None, &all.census(), now);
+                let census = is_synced.then(|| all.census());
+                let declared = self.trials.lead(&service, facts.declared, None, census.as_ref(), now);
                 all.view(&declared)
             });
             let before = self.views.get(&service);

@@ -146,13 +146,14 @@ impl Trials {
         std::mem::take(&mut self.errands)
     }
 
-    /// Moves a service's rollout, if it has one, and says what follows for its versions.
+    /// Moves a service's rollout, if it has one, and says what follows for its versions. Without a census nothing is known of their
+    /// instances yet: it stays as it is.
     pub(super) fn lead(
         &mut self,
         service: &ServiceName,
         file: Option<&ServiceConfig>,
         labelled: Option<(VersionName, Arc<Canary>)>,
-        census: &BTreeMap<VersionName, Census>,
+        census: Option<&BTreeMap<VersionName, Census>>,
         now: Timestamp,
     ) -> Declared {
         let stable = file.and_then(|file| file.stable.clone());
@@ -175,11 +176,13 @@ impl Trials {
             record.rollout.stand_still(weight, "what was kept of it is lost", now);
         }
         let held = record.rollout.share(&plan);
-        let of = |version: &VersionName| census.get(version).copied().unwrap_or_default();
-        let facts = Facts { canary: of(&plan.canary.version), stable: of(&plan.stable) };
-        let effects = record.advance(&plan, &facts, now);
+        let effects = census.map_or_else(Vec::new, |census| {
+            let of = |version: &VersionName| census.get(version).copied().unwrap_or_default();
+            let facts = Facts { canary: of(&plan.canary.version), stable: of(&plan.stable) };
+            record.advance(&plan, &facts, now)
+        });
         let share = record.rollout.share(&plan);
-        let due = record.rollout.deadline(&plan);
+        let due = record.rollout.deadline(&plan).filter(|_| census.is_some());
         self.decided += u64::from(begins || effects.iter().any(|effect| matches!(effect, Effect::Tell(_))));
         if before.as_ref() != Some(&record) {
             self.revision += 1;

@@ -185,7 +185,7 @@ impl World {
 fn kept(rollout: &Rollout) -> Rollout {
     let service = ServiceName::new("shop").unwrap();
     let mut rollouts = Rollouts::default();
-    let record = Record { rollout: rollout.clone(), declared: None, history: [].into(), promoted: None };
+    let record = Record { rollout: rollout.clone(), declared: None, history: [].into(), promoted: None, over: false };
     rollouts.insert(service.clone(), record);
     let text = serde_json::to_string(&rollouts).unwrap();
     let read: Rollouts = serde_json::from_str(&text).unwrap();

@@ -24,7 +24,7 @@ fn lead(trials: &mut Trials, file: Option<&ServiceConfig>, labelled: Option<u32>
     let ready = Census { instances: 1, ready: 1 };
     let census = ["v1", "v2", "v3"].map(|name| (version(name), ready)).into();
     let labelled = labelled.map(|weight| (version("v1"), canary("v2", weight)));
-    let declared = trials.lead(&service("shop"), file, labelled, &census, NOW);
+    let declared = trials.lead(&service("shop"), file, labelled, Some(&census), NOW);
     declared.canary.map(|(_, share)| share)
 }
 
