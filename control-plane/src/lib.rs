@@ -11,6 +11,7 @@ mod groups;
 pub mod reconcile;
 pub mod rollouts;
 mod samples;
+mod webhooks;
 mod state_dir;
 pub mod operator;
 pub mod last_known_good;
