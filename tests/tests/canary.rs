@@ -365,3 +365,28 @@ async fn every_pattern_that_is_taken_envoy_takes_too() -> Result<()> {
     });
     envoy::validate(&serde_json::json!({ "static_resources": { "listeners": [listener] } }).to_string()).await
 }
+
+#[tokio::test]
+async fn a_label_alone_makes_a_canary() -> Result<()> {
+    const REQUESTS: u64 = 3_000;
+    let engine = Engine::connect().await?;
+    let service = engine.unique("labelled");
+    let edge = Edge::start_with(&engine, "{}", &[]).await?;
+    let _stable = engine.run(backend(&service, "v1")).await?;
+    let canary = engine.run(backend(&service, "v2").label("tidegate.canary.weight", "20")).await?;
+    for version in ["v1", "v2"] {
+        edge.healthy(&format!("{service}/{version}"), 1).await?;
+    }
+    edge.weighs(&service, "v2", 2_000).await?;
+    let seen = edge.versions_of_keys(&host(&service), REQUESTS).await?;
+    let canaries = seen.values().filter(|version| *version == "v2").count();
+    // 600 are expected; each is drawn anew, so that one in a million times it is not within five deviations of 22.
+    ensure!((490..=710).contains(&canaries), "{canaries} of {REQUESTS} requests got the canary");
+    canary.remove().await?;
+    until(SOON, "everybody gets v1", async || {
+        let seen = edge.versions_of_keys(&host(&service), 50).await?;
+        ensure!(seen.values().all(|version| version == "v1"), "{seen:?}");
+        Ok(())
+    })
+    .await
+}

@@ -361,7 +361,7 @@ impl State {
                 self.trials.gone(&service);
             }
             let after = gathered.and_then(|all| {
-                let declared = self.trials.lead(&service, facts.declared, None, &all.census(), now);
+                let declared = self.trials.lead(&service, facts.declared, all.labelled(), &all.census(), now);
                 all.view(&declared)
             });
             let before = self.views.get(&service);

@@ -15,6 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+pub(crate) use self::values::basis_points;
 use super::tree::{Node, Place, Value};
 use super::{Admin, Config, Listener, Reach, XdsTls, tree};
 use crate::name::NameError;
