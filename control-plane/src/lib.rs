@@ -9,6 +9,7 @@ pub mod probe;
 pub mod filter;
 mod groups;
 pub mod reconcile;
+pub mod reports;
 pub mod rollouts;
 mod samples;
 mod webhooks;

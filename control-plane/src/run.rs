@@ -28,6 +28,7 @@ use crate::operator::{self, Operator};
 use crate::options::{DEFAULT_CONFIG, RunOptions};
 use crate::probe::Prober;
 use crate::reconcile::{Outlets, Reconcile};
+use crate::reports::{self, ReportStats};
 use crate::rollouts::{self, Held, Kept};
 use crate::state_dir::StateDir;
 use crate::tls::CertificateWatch;
@@ -108,7 +109,10 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         file.stats().register(&mut registry);
     }
     prober.metrics().register(&mut registry);
-    let serving = ServerConfig { tls, ..ServerConfig::default() };
+    let reports = ReportStats::default();
+    reports.register(&mut registry);
+    let beside = vec![reports::beside(store.clone(), inbox.clone(), reports)];
+    let serving = ServerConfig { tls, beside, ..ServerConfig::default() };
     metrics::connections(&serving.connections, &mut registry);
     let local = LocalEnvoy::new(&admin);
     let operator = Operator::new(&options.state_dir, inbox.clone());
@@ -130,9 +134,10 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         last_known_good.run(store.clone(), committed.clone(), inbox.clone(), shutdown.clone()),
     );
     let state_dir = options.state_dir.clone();
+    let changed = holds.clone();
     tasks.spawn("rollouts' keeper", rollouts::keep(state_dir, holds, kept, inbox.clone(), shutdown.clone()));
     let reports = store.load_reports().clone();
-    tasks.spawn("samples", samples::watch(reports, observer, inbox.clone(), shutdown.clone()));
+    tasks.spawn("samples", samples::watch(reports, changed, observer, inbox.clone(), shutdown.clone()));
     tasks.spawn("webhooks", webhooks::run(errand, inbox.clone(), shutdown.clone()));
     tasks.spawn_apart("prober", prober.run(probe_changes, inbox.clone(), shutdown.clone()))?;
     for engine in engines {

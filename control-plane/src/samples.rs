@@ -8,10 +8,11 @@ use tidegate_core::name::cluster_name;
 use tidegate_core::rollout::{Counts, Sample};
 use tidegate_core::{Input, ServiceName, VersionName};
 use tidegate_xds::{LoadReports, Requests};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::reconcile::Observer;
+use crate::rollouts::Held;
 
 /// Reports of many edges are looked at together.
 const REST: Duration = Duration::from_millis(200);
@@ -19,9 +20,11 @@ const REST: Duration = Duration::from_millis(200);
 /// The two versions of a trial.
 type Trial = (ServiceName, VersionName, VersionName);
 
-/// Watches `reports` and tells `inbox` until `shutdown`.
+/// Watches `reports` and tells `inbox` until `shutdown`. When `rollouts` change it looks, too: what was counted when a trial began has to be
+/// known before the first report that follows.
 pub(crate) async fn watch(
     reports: LoadReports,
+    mut rollouts: watch::Receiver<Held>,
     observer: Observer,
     inbox: mpsc::Sender<Input>,
     shutdown: CancellationToken,
@@ -32,6 +35,7 @@ pub(crate) async fn watch(
         tokio::select! {
             () = shutdown.cancelled() => return,
             changed = changes.changed() => if changed.is_err() { return },
+            changed = rollouts.changed() => if changed.is_err() { return },
         }
         let Ok(trials) = observer.look(|look| look.state.under_trial()).await else { return };
         let total = |cluster: &str| reports.cluster(cluster).map(|load| load.load.total).unwrap_or_default();

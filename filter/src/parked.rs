@@ -7,16 +7,13 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use proxy_wasm::hostcalls;
-use tidegate_filter_core::{Decision, RouteKind};
+use tidegate_filter_core::RouteKind;
 
-use crate::request::{self, Awaited};
+use crate::request::{self, Awaited, Next};
 use crate::root::Service;
 
 /// Of one worker; Envoy keeps some 17 KiB of each.
 const MOST: usize = 2_048;
-
-/// From one look at the time to the next, where a policy has a service that holds requests.
-pub(crate) const TICK_MS: u64 = 100;
 
 thread_local! {
     static WAITING: RefCell<BTreeMap<u32, Waiting>> = const { RefCell::new(BTreeMap::new()) };
@@ -80,16 +77,13 @@ pub(crate) fn reconsider(root: u32, services: &BTreeMap<String, Rc<Service>>) {
             continue;
         };
         match request::carry_out(service, waiting.route) {
-            Decision::Hold(_) => {
+            Next::Wait(_) => {
                 let waiting = Waiting { service: Rc::clone(service), ..waiting };
                 WAITING.with_borrow_mut(|all| all.insert(context_id, waiting));
             }
-            Decision::Refuse(_) => {}
-            Decision::Neutral => {
-                let _ = hostcalls::resume_http_request();
-            }
-            Decision::Unkeyed | Decision::Bucket(_) => {
-                waiting.awaited.replace(service.counts_answers().then(|| Rc::clone(service)));
+            Next::Refused => {}
+            Next::Go(asked) => {
+                waiting.awaited.replace(asked);
                 let _ = hostcalls::resume_http_request();
             }
         }

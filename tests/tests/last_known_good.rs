@@ -4,7 +4,6 @@
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use tempfile::TempDir;
 use tidegate_tests::{
     client::Request,
     disk::Disk,

@@ -2,7 +2,6 @@
 //! (`POST /v1/canary/SERVICE`). An order is answered when it is on disk.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -202,12 +201,12 @@ fn begin(begin: &Begin) -> Result<Order, Refusal> {
         })
     };
     let stable = begin.stable.as_deref().map(version).transpose()?;
-    let canary = config::read_canary(version(&begin.version)?, &begin.plan).map_err(|problems| {
+    let canary = config::parse_canary(&version(&begin.version)?, &begin.plan).map_err(|problems| {
         let first = problems.into_iter().next();
         let (reason, cure) = first.map(|problem| (problem.reason, problem.cure)).unwrap_or_default();
         Refusal { status: StatusCode::BAD_REQUEST, reason, cure }
     })?;
-    Ok(Order::Start { stable, canary: Arc::new(canary) })
+    Ok(Order::Start { stable, canary })
 }
 
 fn short(text: &str) -> String {

@@ -51,7 +51,8 @@ impl Shop {
         let providers =
             format!("{{ docker: {{ enabled: false }}, file: {{ path: \"{}\" }} }}", instances.path().display());
         let edge = Edge::start_from(providers, services, arguments, 2).await?;
-        for version in versions {
+        // A version that nobody gets is no cluster.
+        for version in versions.iter().take(2) {
             edge.healthy(&format!("{SERVICE}/{version}"), 1).await?;
         }
         Ok(Self { edge, instances, locals })

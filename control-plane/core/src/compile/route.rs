@@ -29,13 +29,16 @@ use envoy_types::pb::envoy::r#type::v3::FractionalPercent;
 use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use envoy_types::pb::google::protobuf::Any;
 use envoy_types::util::pack_any;
-use tidegate_filter_core::{BUCKET_HEADER, CHOICE_HEADER, RouteKind, ServicePolicy, VERSION_HEADER};
+use tidegate_filter_core::{
+    BUCKET_HEADER, BreakerPolicy, CHOICE_HEADER, ClientCookie, RouteKind, ServicePolicy, VERSION_HEADER,
+};
 
 use super::TIDEGATE;
 use super::cluster::{VERSION_KEY, canary_name, mirror_name, mirrors};
 use super::message::{RuntimeValue, duration, header, uint32};
 use crate::ServiceName;
 use crate::config::WHOLE;
+use crate::config::canary::AffinityCookie;
 use crate::name::cluster_name;
 use crate::rollout::{Split, runtime_prefix, salt};
 use crate::service::ServiceView;
@@ -97,17 +100,12 @@ fn ways(view: &ServiceView) -> Vec<Way> {
         for (header, kind) in overrides::of(&canary.overrides) {
             say(header, kind);
         }
-        if is_armed(view) {
+        if breaker(view).is_some() {
             say(overrides::exactly(CHOICE_HEADER, "stable"), RouteKind::Split);
         }
     }
     ways.push(Way { kind: RouteKind::Split, header: None, to: cluster_specifier(view) });
     ways
-}
-
-/// Whether the canary has a breaker that may open.
-fn is_armed(view: &ServiceView) -> bool {
-    matches!(&view.split, Split::Rollout { canary, share, .. } if canary.breaker.is_some() && !share.epoch.is_empty())
 }
 
 fn route(view: &ServiceView, policy: Option<&ServicePolicy>, way: &Way, safe: bool, retry_on: &str) -> Route {
@@ -242,26 +240,54 @@ fn mirror_key(service: &ServiceName) -> String {
     format!("{}.mirror", runtime_prefix(service))
 }
 
-/// The filter is on for what needs it: a rollout whose clients are to stay where they are, and a service whose requests wait for
-/// a ready instance.
+/// The filter is on for what needs it: a rollout whose clients are to stay where they are, or whose answers are judged, and a
+/// service whose requests wait for a ready instance.
 pub(super) fn policy(view: &ServiceView) -> Option<ServicePolicy> {
     let hold = view.traffic.hold.unwrap_or_default();
-    let sticky = match &view.split {
-        Split::Rollout { stable, canary, .. } if !canary.hash_on.is_empty() => Some((stable, canary)),
+    let breaker = breaker(view);
+    let watched = match &view.split {
+        Split::Rollout { stable, canary, .. }
+            if breaker.is_some() || canary.analysis.is_some() || !canary.hash_on.is_empty() =>
+        {
+            Some((stable, canary))
+        }
         _ => None,
     };
-    if sticky.is_none() && hold.is_zero() {
-        return None;
-    }
-    Some(ServicePolicy {
-        salt: sticky.map_or_else(String::new, |(_, canary)| salt(canary).to_owned()),
-        hash_on: sticky.map_or_else(Vec::new, |(_, canary)| canary.hash_on.clone()),
+    let held = ServicePolicy {
         ready: takes_requests(view),
-        versions: sticky.map_or_else(Vec::new, |(stable, canary)| {
-            vec![stable.as_str().to_owned(), canary.version.as_str().to_owned()]
-        }),
         retry_after_s: RETRY_AFTER_S,
         hold_ms: u64::try_from(hold.as_millis()).unwrap_or(u64::MAX),
+        ..ServicePolicy::default()
+    };
+    let Some((stable, canary)) = watched else { return (!hold.is_zero()).then_some(held) };
+    Some(ServicePolicy {
+        salt: salt(canary).to_owned(),
+        hash_on: canary.hash_on.clone(),
+        versions: [stable, &canary.version].map(|version| version.as_str().to_owned()).into(),
+        cookie: canary
+            .cookie
+            .as_ref()
+            .map(|AffinityCookie { name, max_age_s }| ClientCookie { name: name.clone(), max_age_s: *max_age_s }),
+        report: breaker.is_some() || canary.analysis.is_some(),
+        grpc: is_grpc(view),
+        breaker,
+        ..held
+    })
+}
+
+/// What ends the trial at an edge, while it is armed.
+fn breaker(view: &ServiceView) -> Option<BreakerPolicy> {
+    let Split::Rollout { stable, canary, share, .. } = &view.split else { return None };
+    let breaker = canary.breaker.as_ref().filter(|_| !share.epoch.is_empty())?;
+    Some(BreakerPolicy {
+        epoch: share.epoch.clone(),
+        stable: stable.as_str().to_owned(),
+        canary: canary.version.as_str().to_owned(),
+        fail_on: breaker.fail_on.clone(),
+        p0: breaker.baseline_error_rate,
+        p1: breaker.tripped_error_rate,
+        h: breaker.sensitivity.get(),
+        min_distinct_keys: breaker.min_distinct_keys,
     })
 }
 

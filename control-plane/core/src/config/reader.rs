@@ -13,11 +13,12 @@ mod webhooks;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use self::values::basis_points;
+pub(super) use self::values::basis_points;
 use super::tree::{Node, Place, Value};
-use super::{Admin, Config, Listener, Reach, XdsTls, tree};
+use super::{Admin, Canary, Config, Listener, Reach, XdsTls, tree};
 use crate::name::NameError;
 use crate::{Code, Problem, ServiceName, VersionName, suggest};
 
@@ -41,6 +42,38 @@ pub(super) fn read(file: &str, text: &str) -> Result<Config, Vec<Problem>> {
         }
     };
     if reader.problems.is_empty() { Ok(config) } else { Err(reader.problems) }
+}
+
+const PLAN: Document = Document {
+    code: Code::InvalidConfig,
+    effect: "no rollout begins",
+    root: "the plan",
+    in_root: "at the top of the plan",
+};
+
+pub(super) fn read_canary(version: &VersionName, text: &str) -> Result<Arc<Canary>, Vec<Problem>> {
+    let mut reader = Reader::new("plan", &PLAN);
+    match tree::parse(text) {
+        Ok(mut root) => {
+            if let Value::Null = root.value {
+                root.value = Value::Map(Vec::new());
+            }
+            if let Value::Map(entries) = &mut root.value {
+                if let Some((place, ..)) = entries.iter().find(|(_, key, _)| key == "version") {
+                    reader.report(*place, "the plan names a version", "name it by `--version`");
+                    entries.retain(|(_, key, _)| key != "version");
+                }
+                let value = Value::Scalar(version.as_str().to_owned());
+                entries.push((root.place, "version".to_owned(), Node { place: root.place, value }));
+            }
+            let canary = reader.canary("canary", &root);
+            canary.filter(|_| reader.problems.is_empty()).ok_or(reader.problems)
+        }
+        Err((place, reason)) => {
+            reader.report(place, &format!("this is not YAML: {reason}"), "mend the syntax at this place");
+            Err(reader.problems)
+        }
+    }
 }
 
 /// What a file holds, as far as its problems tell.

@@ -348,3 +348,22 @@ fn engines_of_docker_are_one_or_have_names() {
     let plain = config("{}");
     assert_eq!(plain.needs_restart(&config(&format!("providers: {{ docker: {two} }}"))), ["providers.docker.engines"]);
 }
+
+#[test]
+fn a_plan_is_what_a_canary_may_say_but_its_version() {
+    let v2 = VersionName::new("v2").unwrap();
+    let canary = parse_canary(&v2, "steps: [ { setWeight: 5 }, { pause: {} } ]\nbreaker: {}").unwrap();
+    assert_eq!((canary.version.as_str(), &*canary.steps), ("v2", &[Step::SetWeight(500), Step::Pause(None)][..]));
+    assert!(canary.breaker.is_some());
+    for (text, reason) in [
+        ("weight: 101", "is not a weight"),
+        ("version: v3\nweight: 1", "the plan names a version"),
+        ("", "has neither"),
+        ("[", "this is not YAML"),
+        ("- weight: 1", "a list"),
+    ] {
+        let problems = parse_canary(&v2, text).unwrap_err();
+        let told: Vec<&str> = problems.iter().map(|problem| problem.reason.as_str()).collect();
+        assert!(told.iter().any(|told| told.contains(reason)), "{text:?}: {told:?}");
+    }
+}

@@ -8,7 +8,9 @@
 mod steps;
 mod shown;
 #[cfg(test)]
-mod tests;
+mod properties;
+#[cfg(test)]
+pub(super) mod tests;
 
 use std::time::Duration;
 
@@ -377,7 +379,9 @@ impl Rollout {
     /// See [`Share::epoch`].
     fn epoch(&self, plan: &Plan) -> String {
         match &self.phase {
-            Phase::Aborted { .. } | Phase::Promoted => String::new(),
+            // One that is open stays so: edges may hear of the weight a moment after they hear of the breaker.
+            Phase::Aborted { .. } if !self.tripped => String::new(),
+            Phase::Promoted => String::new(),
             _ if plan.canary.breaker.is_none() => String::new(),
             _ => format!("{}-{}", self.generation, self.attempt),
         }

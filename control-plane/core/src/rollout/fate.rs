@@ -16,6 +16,20 @@ impl Record {
     }
 }
 
+impl Phase {
+    /// As screens name it.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Progressing => "progressing",
+            Self::Paused { .. } => "paused",
+            Self::Aborted { .. } => "aborted",
+            Self::Promoted => "promoted",
+        }
+    }
+}
+
 impl Rollout {
     /// It keeps this share, in basis points, until an operator says how it goes on.
     pub fn stand_still(&mut self, weight: u32, reason: &str, now: Timestamp) {

@@ -1,6 +1,9 @@
 //! The rollouts as a part of the state: whose word holds for a service, what moves its rollout, what its canary gets, and what is to be
 //! asked outside. The rules of a rollout are the engine's; that a share grows only once that is on disk is kept here.
 
+mod errands;
+mod orders;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +11,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tidegate_filter_core::{Report, Trip};
 
-use crate::config::canary::{MetricKind, Webhook, WebhookKind};
+use self::errands::errands;
+pub use self::errands::{About, Errand, Job};
+pub use self::orders::{Order, OrderError};
+use crate::config::canary::WebhookKind;
 use crate::config::{Canary, ServiceConfig};
 use crate::rollout::{
-    Census, Command, Counts, Declared, Effect, Event, Facts, Origin, Phase, Plan, Record, Refused, Rollouts, Sample,
-    Share, weight_keys,
+    Census, Counts, Declared, Effect, Facts, Origin, Phase, Plan, Record, Rollouts, Sample, Share, weight_keys,
 };
 use crate::{ServiceName, Timestamp, VersionName};
 
@@ -22,127 +27,6 @@ const MOST_POINTS: usize = 120;
 const MOST_PAST: usize = 1_000;
 /// Reports of edges that are not among them are another service's.
 const MOST_EDGES: usize = 1_000;
-
-/// What an operator orders.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Order {
-    /// A rollout that nobody declared.
-    Start {
-        /// The version that gets the rest; `None`: the declared one, the one promoted last, or the only other one.
-        stable: Option<VersionName>,
-        /// The trial.
-        canary: Arc<Canary>,
-    },
-    /// To the one that there is.
-    Lead(Command),
-}
-
-/// Why an order is not carried out.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OrderError {
-    /// There is nothing to lead.
-    #[error("the service `{0}` has no canary")]
-    NoTrial(ServiceName),
-    /// The engine says why.
-    #[error("{0}")]
-    Refused(#[from] Refused),
-    /// It has one already.
-    #[error("the service `{service}` has a canary already: {canary}, declared by {by}")]
-    UnderWay {
-        /// The service.
-        service: ServiceName,
-        /// The version under trial.
-        canary: VersionName,
-        /// Who declared it.
-        by: &'static str,
-    },
-    /// What it is to be compared with is not clear.
-    #[error("which version of `{0}` is the stable one is not clear: there are {1}")]
-    UnclearStable(ServiceName, String),
-    /// A version cannot be its own canary.
-    #[error("{1} is the stable version of `{0}` itself")]
-    Itself(ServiceName, VersionName),
-    /// Nobody has such a version.
-    #[error("the service `{0}` has no version {1}: there are {2}")]
-    UnknownVersion(ServiceName, VersionName, String),
-}
-
-impl OrderError {
-    /// What to do about it.
-    #[must_use]
-    pub fn cure(&self) -> String {
-        match self {
-            Self::NoTrial(service) => {
-                format!(
-                    "declare one under `services.{service}`, or begin one with `tidegate canary start {service} --version V`"
-                )
-            }
-            Self::Refused(_) => "see `tidegate canary status`".to_owned(),
-            Self::UnderWay { by: "tidegate.yaml", .. } => "change or remove it there".to_owned(),
-            Self::UnderWay { .. } => "abort it first".to_owned(),
-            Self::UnclearStable(..) => "name it with `--stable`".to_owned(),
-            Self::Itself(..) => "name another version".to_owned(),
-            Self::UnknownVersion(..) => "start containers (or write entries) of it first".to_owned(),
-        }
-    }
-}
-
-/// Something to be asked or told outside for a rollout.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Errand {
-    /// Whose.
-    pub service: ServiceName,
-    /// Of which rollout: an answer to another one is nothing.
-    pub generation: String,
-    /// What.
-    pub job: Job,
-}
-
-/// What is to be asked or told.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Job {
-    /// Whether the share may grow.
-    Ask {
-        /// Of which kind they are.
-        kind: WebhookKind,
-        /// All of them have to agree.
-        webhooks: Vec<Webhook>,
-        /// The versions, and the share now.
-        about: Box<About>,
-    },
-    /// A number of Prometheus.
-    Measure {
-        /// The metric.
-        metric: String,
-        /// The server, `http://HOST:PORT`.
-        address: String,
-        /// The query.
-        query: String,
-    },
-    /// What happened.
-    Tell {
-        /// Whom.
-        webhooks: Vec<Webhook>,
-        /// The versions, and the share now.
-        about: Box<About>,
-        /// What.
-        event: Box<Event>,
-    },
-}
-
-/// What a rollout is about, for those outside.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct About {
-    /// The service.
-    pub service: ServiceName,
-    /// The stable version.
-    pub stable: VersionName,
-    /// The canary.
-    pub canary: VersionName,
-    /// Its share in basis points.
-    pub weight: u32,
-}
 
 /// What was reported of a trial between two looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,6 +63,8 @@ struct Trial {
     given: Share,
     /// The revision that has to be on disk before more is given.
     asked: u64,
+    /// When its rollout has something to do although nothing happens.
+    due: Option<Timestamp>,
     chart: VecDeque<Point>,
     /// By edge, breakers that are open.
     trips: BTreeMap<String, Trip>,
@@ -275,7 +161,7 @@ impl Trials {
             return Declared { stable, canary: None };
         };
         let before = self.rollouts.get(service).cloned();
-        let same = before.clone().filter(|record| record.rollout.generation() == plan.generation());
+        let same = before.clone().filter(|record| !record.over && record.rollout.generation() == plan.generation());
         let begins = same.is_none();
         let mut record = same.unwrap_or_else(|| Record::begin(&plan, before.as_ref(), now));
         if plan.origin == Origin::Operator {
@@ -293,6 +179,7 @@ impl Trials {
         let facts = Facts { canary: of(&plan.canary.version), stable: of(&plan.stable) };
         let effects = record.advance(&plan, &facts, now);
         let share = record.rollout.share(&plan);
+        let due = record.rollout.deadline(&plan);
         self.decided += u64::from(begins || effects.iter().any(|effect| matches!(effect, Effect::Tell(_))));
         if before.as_ref() != Some(&record) {
             self.revision += 1;
@@ -302,7 +189,7 @@ impl Trials {
         let known = self.of.remove(service).filter(|trial| trial.plan.canary.version == plan.canary.version);
         // What is from an earlier life is what edges have.
         let known = known.unwrap_or_else(|| Trial::new(plan.clone(), held));
-        let trial = self.of.entry(service.clone()).or_insert(Trial { plan, ..known });
+        let trial = self.of.entry(service.clone()).or_insert(Trial { plan, due, ..known });
         let grows = share.weight > trial.given.weight || share.mirror > trial.given.mirror;
         if share != trial.given {
             if !grows || self.kept.is_none_or(|kept| trial.asked > 0 && kept >= trial.asked) {
@@ -348,16 +235,15 @@ impl Trials {
     /// Nobody declares it any more.
     fn end(&mut self, service: &ServiceName, stable: Option<&VersionName>, now: Timestamp) {
         let was = self.of.remove(service);
-        if let Some(record) = self.rollouts.get_mut(service) {
+        if let Some(record) = self.rollouts.get_mut(service).filter(|record| !record.over) {
             let is_stable_now = stable == Some(record.rollout.canary());
-            let is_over = matches!(record.rollout.phase(), Phase::Aborted { .. }) || is_stable_now;
-            if record.declared.take().is_some() || !is_over {
-                if !is_over {
-                    record.end("tidegate.yaml", "nobody declares it any more", now);
-                }
-                self.revision += 1;
-                self.decided += 1;
+            if !is_stable_now && !matches!(record.rollout.phase(), Phase::Aborted { .. }) {
+                record.end("tidegate.yaml", "nobody declares it any more", now);
             }
+            record.over = true;
+            record.declared = None;
+            self.revision += 1;
+            self.decided += 1;
         }
         if was.is_some() {
             self.forget_the_past();
@@ -376,18 +262,13 @@ impl Trials {
 
     /// Whose rollout has something to do now although nothing happened.
     pub(super) fn due(&self, now: Timestamp) -> Vec<ServiceName> {
-        let due = |service: &&ServiceName| self.deadline_of(service).is_some_and(|at| at <= now);
-        self.of.keys().filter(due).cloned().collect()
+        let due = |(_, trial): &(&ServiceName, &Trial)| trial.due.is_some_and(|at| at <= now);
+        self.of.iter().filter(due).map(|(service, _)| service.clone()).collect()
     }
 
     /// When the first one has.
     pub(super) fn deadline(&self) -> Option<Timestamp> {
-        self.of.keys().filter_map(|service| self.deadline_of(service)).min()
-    }
-
-    fn deadline_of(&self, service: &ServiceName) -> Option<Timestamp> {
-        let (plan, record) = self.get(service)?;
-        record.rollout.deadline(plan)
+        self.of.values().filter_map(|trial| trial.due).min()
     }
 
     /// They are on disk up to this revision, or cannot be; returns who waits for that.
@@ -533,40 +414,17 @@ impl Trials {
 
 impl Trial {
     fn new(plan: Plan, given: Share) -> Self {
-        Self { plan, given, asked: 0, chart: VecDeque::new(), trips: BTreeMap::new(), reported: BTreeMap::new() }
+        Self {
+            plan,
+            given,
+            asked: 0,
+            due: None,
+            chart: VecDeque::new(),
+            trips: BTreeMap::new(),
+            reported: BTreeMap::new(),
+        }
     }
 }
 
-/// What is to be asked and told for what a rollout did.
-fn errands<'a>(
-    service: &'a ServiceName,
-    plan: &'a Plan,
-    share: &'a Share,
-    effects: &'a [Effect],
-) -> impl Iterator<Item = Errand> + 'a {
-    let of = |kind: WebhookKind| -> Vec<Webhook> {
-        plan.canary.webhooks.iter().filter(|webhook| webhook.kind == kind).cloned().collect()
-    };
-    let about = || {
-        let (stable, canary) = (plan.stable.clone(), plan.canary.version.clone());
-        Box::new(About { service: service.clone(), stable, canary, weight: share.weight })
-    };
-    let job = move |effect: &Effect| match effect {
-        Effect::Ask(kind) => Some(Job::Ask { kind: *kind, webhooks: of(*kind), about: about() }),
-        Effect::Measure(name) => {
-            let metric = plan.canary.analysis.as_ref()?.metrics.iter().find(|metric| metric.name == *name)?;
-            let MetricKind::Prometheus { address, query } = &metric.kind else { return None };
-            Some(Job::Measure { metric: name.clone(), address: address.clone(), query: query.clone() })
-        }
-        Effect::Tell(event) => {
-            let webhooks = of(WebhookKind::Notify);
-            (!webhooks.is_empty()).then(|| Job::Tell { webhooks, about: about(), event: Box::new(event.clone()) })
-        }
-    };
-    let generation = plan.generation();
-    effects.iter().filter_map(job).map(move |job| Errand {
-        service: service.clone(),
-        generation: generation.clone(),
-        job,
-    })
-}
+#[cfg(test)]
+mod tests;

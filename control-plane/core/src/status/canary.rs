@@ -8,7 +8,7 @@ use tidegate_filter_core::Trip;
 use super::{API_VERSION, EdgeAcceptance, VersionStatus};
 use crate::config::HashOn;
 use crate::rollout::{
-    Event, Evidence, Origin, Phase, Plan, Record, Sample, Share, Split, Stage, canary_buckets, share_interval,
+    Event, Evidence, Origin, Plan, Record, Sample, Share, Split, Stage, canary_buckets, share_interval,
 };
 use crate::service::{ServiceView, VersionView};
 use crate::state::trials::{Point, Trials};
@@ -198,14 +198,7 @@ impl RolloutStatus {
             origin: plan.origin,
             generation: rollout.generation().to_owned(),
             attempt: rollout.attempt(),
-            phase: match rollout.phase() {
-                Phase::Waiting => "waiting",
-                Phase::Progressing => "progressing",
-                Phase::Paused { .. } => "paused",
-                Phase::Aborted { .. } => "aborted",
-                Phase::Promoted => "promoted",
-            }
-            .to_owned(),
+            phase: rollout.phase().as_str().to_owned(),
             reason: rollout.reason(plan),
             stage: rollout.step().filter(|step| *step < stages.len()),
             stages: stages.iter().map(StageStatus::of).collect(),

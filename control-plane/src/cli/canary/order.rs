@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tidegate_core::config::{percent, read_weight};
+use tidegate_core::config::{parse_weight, percent};
 use tidegate_core::rollout::Command;
 use tidegate_core::status::{Canaries, CanaryStatus};
 
@@ -41,7 +41,7 @@ fn ordered(command: CanaryCommand) -> Result<(OrderArgs, AskedOrder), String> {
             Ok((of, AskedOrder::Start { start: Begin { version, stable, plan } }))
         }
         CanaryCommand::Set { of, percent } => {
-            let weight = read_weight(&percent).ok_or_else(|| {
+            let weight = parse_weight(&percent).ok_or_else(|| {
                 format!(
                     "error: {percent:?} is not a weight\n  help: write percent from 0 to 100 with at most two decimals"
                 )

@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 
 use super::*;
 use crate::config::Canary;
-use crate::config::canary::{HeaderOverride, MinReady, Overrides, Step, Wanted, WhenNotReady};
+use crate::config::canary::{Analysis, Breaker, HeaderOverride, MinReady, Overrides, Step, Wanted, WhenNotReady};
 
 /// `shop` with v1 stable and v2 the canary, as changed.
 fn declared(change: impl FnOnce(&mut Canary)) -> Config {
@@ -88,6 +88,44 @@ fn clients_that_say_it_come_before_the_weights() {
     assert_eq!(pairs(&pattern), ["shop/canary x-canary~qa-[0-9]+ -> shop/v2+spill", weights]);
 }
 
+/// What the filter is told.
+fn policy(world: &World) -> String {
+    let policies = world.compiled_afresh().upserts.into_iter().filter_map(|upsert| match upsert.resource {
+        Resource::ExtensionConfig(policy) => Some(String::from_utf8_lossy(&policy.encode_to_vec()).into_owned()),
+        _ => None,
+    });
+    policies.collect()
+}
+
+#[test]
+fn a_breaker_is_armed_with_its_epoch_and_has_a_route_of_its_own() {
+    let mut world = World::with(
+        declared(|canary| {
+            canary.hash_on.clear();
+            canary.breaker = Some(Breaker::default());
+            canary.overrides.cookie = Some("canary".to_owned());
+        }),
+        &both(),
+    );
+    let routes = routes(&world.round());
+    let names: Vec<&str> = pairs(&routes).into_iter().map(|route| route.split(" cookie").next().unwrap()).collect();
+    assert_eq!(names[..2], ["shop/stable", "shop/canary"]);
+    assert_eq!(names[2..], ["shop x-tg-version=stable -> shop/v1 filtered", "shop -> weights filtered"]);
+    let told = policy(&world);
+    let (before, after) = told.split_once("\"epoch\":\"").expect("an epoch");
+    let (epoch, after) = after.split_once('"').expect("its end");
+    assert!(!epoch.is_empty());
+    let told = format!("{before}\"epoch\":\"EPOCH\"{after}");
+    let expected = "\"versions\":[\"v1\",\"v2\"],\"retryAfterS\":1,\"report\":true,\"breaker\":{\"epoch\":\"EPOCH\",\
+                    \"stable\":\"v1\",\"canary\":\"v2\",\"failOn\":[\"5xx\",\"reset\",\"connect-failure\",\"timeout\"],\
+                    \"p0\":100,\"p1\":1000,\"h\":13.9,\"minDistinctKeys\":3}";
+    assert!(told.contains(expected), "{told}");
+    let mut world = World::with(declared(|canary| canary.analysis = Some(Analysis::default())), &both());
+    world.round();
+    let told = policy(&world);
+    assert!(told.contains("\"report\":true") && !told.contains("breaker"), "{told}");
+}
+
 #[test]
 fn an_error_is_wanted_where_the_canary_is_not_ready() {
     let changes = World::with(declared(|canary| canary.when_not_ready = WhenNotReady::Error), &both()).round();
@@ -112,13 +150,7 @@ fn fewer_than_min_ready_take_no_requests_and_are_not_cut() {
     let problems = world.problems().join("\n");
     assert!(problems.contains("1 of its instances are ready, and `minReady` asks for 2"), "{problems}");
     // With stable gone, too, nothing takes requests, and the filter is told.
-    let ready = |world: &World| {
-        let policies = world.compiled_afresh().upserts.into_iter().filter_map(|upsert| match upsert.resource {
-            Resource::ExtensionConfig(policy) => Some(String::from_utf8_lossy(&policy.encode_to_vec()).into_owned()),
-            _ => None,
-        });
-        policies.collect::<String>().contains("\"ready\":true")
-    };
+    let ready = |world: &World| policy(world).contains("\"ready\":true");
     assert!(ready(&world));
     world.check(&a, false);
     world.round();

@@ -364,7 +364,8 @@ fn a_trip_ends_the_attempt_and_only_a_retry_arms_the_breaker_again() {
         assert_eq!(rollout.phase(), &Phase::Progressing, "{foreign:?}");
     }
     rollout.tripped(&plan, "edge-1", &first, at(1));
-    assert_eq!(rollout.share(&plan), Share::default());
+    // What is open stays open.
+    assert_eq!(rollout.share(&plan), Share { epoch: first.epoch.clone(), ..Share::default() });
     let effects = rollout.advance(&plan, &ready(1), at(1));
     let event = told(&effects)[0];
     assert_eq!((&*event.by, event.what, event.from, event.to), ("breaker at edge-1", What::Aborted, 50, 0));
