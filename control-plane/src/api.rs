@@ -27,6 +27,7 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 use serde_json::json;
 use tidegate_core::explain::{self as core_explain, SubjectError};
+use tidegate_core::forecast::InForce;
 use tidegate_core::status::{API_VERSION, Edges, Services, Status};
 use tidegate_xds::Store;
 use tokio::net::{TcpListener, TcpStream};
@@ -163,6 +164,7 @@ fn router(context: ApiContext, guard: guard::Guard) -> Router {
         .route("/v1/events", get(events::events))
         .route("/v1/canary", get(canary::status))
         .route("/v1/canary/{service}", post(canary::order))
+        .route("/v1/config/services", get(in_force))
         .route("/v1/canary/{service}/history", get(canary::history))
         .route("/v1/drain", post(operate::drain))
         .route("/v1/undrain", post(operate::undrain))
@@ -196,6 +198,11 @@ async fn status(State(context): State<ApiContext>) -> Result<Response, Gone> {
 
 async fn services(State(context): State<ApiContext>) -> Result<Response, Gone> {
     let seen = context.observer.look(|look| Services::of(look.state, look.now)).await?;
+    Ok(document(&seen))
+}
+
+async fn in_force(State(context): State<ApiContext>) -> Result<Response, Gone> {
+    let seen = context.observer.look(|look| InForce::of(look.state, look.now)).await?;
     Ok(document(&seen))
 }
 

@@ -273,8 +273,11 @@ enum CanaryCommand {
         /// The service
         service: String,
     },
-    /// TEMP
-    Plan { file: PathBuf },
+    /// Says what a changed configuration would do to the rollouts, before it does it
+    Plan {
+        /// The configuration file, as it would be
+        file: PathBuf,
+    },
     /// Begins a rollout that the configuration does not declare
     Start {
         #[command(flatten)]
@@ -418,6 +421,7 @@ pub fn main() -> ExitCode {
         Command::Canary(CanaryCommand::History { service }) => {
             ask::shown(|| canary::history::history(&api, output, &service), false)
         }
+        Command::Canary(CanaryCommand::Plan { file }) => ask::shown(|| canary::plan::plan(&api, output, &file), false),
         Command::Canary(ordered) => ask::once(canary::order::order(&api, output, ordered)),
         Command::Validate { file } => validate::validate(&file, output),
         Command::Envoy(EnvoyCommand::Bootstrap(args)) => envoy::bootstrap(&args, output),

@@ -12,6 +12,7 @@ pub mod reconcile;
 pub mod reports;
 pub mod rollouts;
 mod samples;
+mod webhooks;
 mod state_dir;
 pub mod operator;
 pub mod last_known_good;

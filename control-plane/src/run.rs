@@ -32,7 +32,7 @@ use crate::reports::{self, ReportStats};
 use crate::rollouts::{self, Held, Kept};
 use crate::state_dir::StateDir;
 use crate::tls::CertificateWatch;
-use crate::{api, config, edges, envoy, filter, groups, heartbeat, metrics, ports, samples, supervised, tls};
+use crate::{api, config, edges, envoy, filter, groups, heartbeat, metrics, ports, samples, supervised, tls, webhooks};
 
 /// Inputs that may wait for the reconcile task. A storm fills it and slows its senders down, which then coalesce; what waits
 /// costs little memory.
@@ -138,6 +138,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     tasks.spawn("rollouts' keeper", rollouts::keep(state_dir, holds, kept, inbox.clone(), shutdown.clone()));
     let reports = store.load_reports().clone();
     tasks.spawn("samples", samples::watch(reports, changed, observer, inbox.clone(), shutdown.clone()));
+    tasks.spawn("webhooks", webhooks::run(errand, inbox.clone(), shutdown.clone()));
     tasks.spawn_apart("prober", prober.run(probe_changes, inbox.clone(), shutdown.clone()))?;
     for engine in engines {
         let stats = docker_metrics.of(&engine.name);

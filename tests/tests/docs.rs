@@ -199,18 +199,22 @@ fn every_word_of_an_entry_is_documented_and_known() -> Result<()> {
     let rows = rows(&document("docs/files.md")?);
     let documented: BTreeSet<&str> = rows.iter().filter_map(|row| quoted(row.first()?).next()).collect();
     // An unknown word is told all that are known.
-    let reading = instances_file::read("f", "- { zzzzzzzzz: 1, check: { zzzzzzzzz: 1 }, ready: { zzzzzzzzz: 1 } }");
+    let reading = instances_file::read(
+        "f",
+        "- { zzzzzzzzz: 1, check: { zzzzzzzzz: 1 }, ready: { zzzzzzzzz: 1 }, canary: { zzzzzzzzz: 1 } }",
+    );
     let mut known = BTreeSet::new();
     for problem in reading.map_err(|problem| anyhow!("{problem}"))?.problems {
         let Some(place) = problem.reason.strip_prefix("there is no key `zzzzzzzzz` in ") else { continue };
         let prefix = match place {
             "`check`" => "check.",
             "`ready`" => "ready.",
+            "`canary`" => "canary.",
             _ => "",
         };
         known.extend(problem.cure.trim_start_matches("the keys are ").split(", ").map(|key| format!("{prefix}{key}")));
     }
-    ensure!(known.remove("check") && known.remove("ready"), "their words are known");
+    ensure!(["check", "ready", "canary"].iter().all(|word| known.remove(*word)), "their words are known");
     assert_eq!(documented.into_iter().map(str::to_owned).collect::<BTreeSet<_>>(), known);
     Ok(())
 }

@@ -82,6 +82,8 @@ codes! {
     HostRefused = "TG0206", "a host that its owner may not claim";
     /// Containers of a service that want its requests handled differently.
     SettingsDiffer = "TG0207", "containers that want different settings";
+    /// Containers say that their version is a canary, and it is none for that.
+    IdleCanaryLabel = "TG0208", "a canary label without effect";
     /// An instance that is not ready for a reason its owner can mend.
     NotReady = "TG0210", "an instance is not ready";
     /// A service without any ready instance.

@@ -1,15 +1,19 @@
 //! What is derived of one service: who belongs to it, what is ready, how its traffic is split and what is wrong. A view is a pure
 //! function of facts; it is what `compile` and every screen read.
 
+mod labelled;
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use self::labelled::{Labelled, labelled};
 use crate::addresses::Addresses;
 use crate::catalog::Catalog;
 use crate::claims::Claims;
 use crate::config::canary::WhenNotReady;
-use crate::config::{ServiceConfig, WhenNoneReady, WhenStarting};
+use crate::config::{Canary, ServiceConfig, WhenNoneReady, WhenStarting};
 use crate::drains::Drains;
 use crate::flaps::Flaps;
 use crate::health::{Readiness, Verdict, is_starting, readiness};
@@ -269,9 +273,21 @@ impl Gathered<'_> {
         self.versions.iter().map(|(name, version)| (name.clone(), version.census())).collect()
     }
 
+    /// The canary that its containers' labels declare, and the stable version beside it.
+    pub(crate) fn labelled(&self) -> Option<(VersionName, Arc<Canary>)> {
+        self.by_label().canary
+    }
+
+    fn by_label(&self) -> Labelled {
+        let agree = |(_, membership): &&(&Discovered, &Membership)| membership.claim == *self.claim;
+        let members: Vec<_> = self.members.iter().filter(agree).copied().collect();
+        labelled(self.name, &members, self.facts.declared)
+    }
+
     /// The view, with the traffic split as is declared.
     pub(crate) fn view(self, declared: &Declared) -> Option<ServiceView> {
         let split = split(declared, &self.census())?;
+        let labels = self.by_label().problem;
         let Self { name, facts, members, claim, versions, conditions, mut problems } = self;
         let (hosts, lost) = hosts(name, claim, facts.claims, is_entry(&members[0].0.id));
         problems.extend(lost);
@@ -288,6 +304,7 @@ impl Gathered<'_> {
         };
         problems.extend(no_host(&view, claim, members[0].0));
         problems.extend(settings_differ(name, &members, facts.declared));
+        problems.extend(labels);
         problems.extend(routing_problems(&view));
         problems.extend(readiness_problems(&view));
         problems.extend(view.conditions.iter().filter_map(flapping));

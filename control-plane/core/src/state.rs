@@ -365,7 +365,7 @@ impl State {
             }
             let after = gathered.and_then(|all| {
                 let census = is_synced.then(|| all.census());
-                let declared = self.trials.lead(&service, facts.declared, None, census.as_ref(), now);
+                let declared = self.trials.lead(&service, facts.declared, all.labelled(), census.as_ref(), now);
                 all.view(&declared)
             });
             let before = self.views.get(&service);

@@ -135,6 +135,7 @@ pub(crate) fn container(service: &str, name: &str, version: &str, ip_end: u8) ->
             protocol: Protocol::default(),
             traffic: Traffic::default(),
             depends_on: Vec::new(),
+            canary_weight: None,
         }],
         instances: vec![instance],
         problems: Vec::new(),
