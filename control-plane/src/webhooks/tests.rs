@@ -21,7 +21,10 @@ async fn server(tasks: &mut JoinSet<()>, answer: Option<String>) -> (SocketAddr,
             let mut request = Vec::new();
             let mut part = [0; 4096];
             // Head and body come in one piece or two; a body of ours ends with a brace.
-            while !request.ends_with(b"}") && !(request.starts_with(b"GET") && request.ends_with(b"\r\n\r\n")) {
+            let is_whole = |request: &[u8]| {
+                request.ends_with(b"}") || request.starts_with(b"GET") && request.ends_with(b"\r\n\r\n")
+            };
+            while !is_whole(&request) {
                 let read = stream.read(&mut part).await.unwrap();
                 request.extend_from_slice(&part[..read]);
                 if read == 0 {

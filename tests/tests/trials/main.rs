@@ -22,7 +22,7 @@ struct Trial {
     edge: Edge,
     engine: Engine,
     service: String,
-    stable: Container,
+    _stable: Container,
     canary: Container,
 }
 
@@ -32,8 +32,9 @@ impl Trial {
         let engine = Engine::connect().await?;
         let service = engine.unique(name);
         let edge = Edge::start_on(&engine, &declared(&service, canary), &[], concurrency).await?;
-        let (stable, canary) = (engine.run(backend(&service, "v1")).await?, engine.run(backend(&service, "v2")).await?);
-        let trial = Self { edge, engine, service, stable, canary };
+        let (_stable, canary) =
+            (engine.run(backend(&service, "v1")).await?, engine.run(backend(&service, "v2")).await?);
+        let trial = Self { edge, engine, service, _stable, canary };
         for version in ["v1", "v2"] {
             trial.edge.healthy(&trial.cluster(version), 1).await?;
         }

@@ -89,7 +89,7 @@ fn each_change_says_what_becomes_of_whom() {
             [2_500, 10_000, 7_500],
         ),
         (
-            v2.clone(),
+            v2,
             shop("stable: { version: v2 }, canary: { version: v3, weight: 1 }"),
             Change::Promotes,
             "v2 becomes stable, and v3 begins at 1 %",
