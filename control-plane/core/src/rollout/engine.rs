@@ -248,6 +248,8 @@ impl Rollout {
             return;
         }
         self.tick(now);
+        // As the edge calls itself.
+        let edge = shortened(edge);
         let reason = format!(
             "the breaker at {edge} opened: {} of {} answers failed, to {} clients, while stable fails {}",
             trip.failures,
@@ -315,8 +317,9 @@ impl Rollout {
         }
     }
 
-    /// A share; what an operator chose before is over.
+    /// A share; what an operator chose before is over, and so is what was asked about the next one.
     pub(super) fn give(&mut self, weight: u32, mirror: u32) {
+        self.asked = None;
         self.weight = weight;
         self.mirror = mirror;
         self.overridden = None;

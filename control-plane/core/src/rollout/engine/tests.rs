@@ -379,6 +379,9 @@ fn a_trip_ends_the_attempt_and_only_a_retry_arms_the_breaker_again() {
     rollout.advance(&plan, &ready(1), at(3));
     assert_eq!((rollout.share(&plan).weight, rollout.attempt()), (50, 2));
     assert_eq!(rollout.share(&plan).epoch, format!("{}-2", plan.generation()));
+    let second = trip(&rollout, &plan);
+    rollout.tripped(&plan, "edge-2", &second, at(4));
+    assert!(is_aborted(&rollout), "the second attempt's breaker counts, too");
 }
 
 #[test]
@@ -436,6 +439,21 @@ fn webhooks_delay_each_raise_until_they_agree() {
     rollout.advance(&plan, &ready(1), at(0));
     rollout.operate(&plan, &Command::Promote { full: true }, "ann", at(1)).unwrap();
     assert_eq!(rollout.phase(), &Phase::Promoted);
+}
+
+#[test]
+fn what_was_asked_under_another_share_is_forgotten() {
+    let mut plan = analysed(|_| {});
+    Arc::make_mut(&mut plan.canary).steps = vec![Step::SetWeight(1_000)];
+    Arc::make_mut(&mut plan.canary).webhooks = vec![webhook(WebhookKind::ConfirmPromotion)];
+    let (mut rollout, plan) = begun(plan);
+    rollout.observe(&plan, &seen((0, 10_000), (0, 90_000)));
+    assert_eq!(rollout.advance(&plan, &ready(1), at(1)), [Effect::Ask(WebhookKind::ConfirmPromotion)]);
+    rollout.operate(&plan, &Command::Set(10), "ann", at(2)).unwrap();
+    rollout.operate(&plan, &Command::Resume, "ann", at(20)).unwrap();
+    rollout.advance(&plan, &ready(1), at(20));
+    // It has to pass first, and is not due before the next look.
+    assert_eq!(rollout.deadline(&plan), Some(at(25)));
 }
 
 #[test]
