@@ -87,7 +87,9 @@ async fn twenty_thousand_keys_land_exactly_where_the_pure_crate_says() -> Result
     const KEYS: u64 = 20_000;
     let canary = Canary::start("exact", &["v1", "v2"], "0", &[]).await?;
     let mut before: Option<BTreeMap<String, String>> = None;
-    for (percent, basis_points) in [("0", 0), ("0.01", 1), ("10", 1_000), ("50", 5_000), ("100", 10_000)] {
+    for (percent, basis_points) in
+        [("0", 0), ("0.01", 1), ("10", 1_000), ("50", 5_000), ("99.99", 9_999), ("100", 10_000)]
+    {
         canary.weight(percent, basis_points).await?;
         let now = canary.versions(KEYS).await?;
         let predicted = canary.predicted(KEYS, basis_points);

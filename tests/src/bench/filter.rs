@@ -14,6 +14,7 @@ use crate::{
     edge::{Edge, backend, host},
     engine::{Engine, Network},
     envoy::{Envoy, Options},
+    poll::SOON,
     ports,
 };
 
@@ -65,7 +66,8 @@ pub(super) async fn run(engine: &Engine, network: &Network) -> Result<Vec<Row>> 
     }
     let listener = ports::free()?;
     let upstreams = [containers[4].address().await?, containers[0].address().await?, containers[1].address().await?];
-    let none = Envoy::start_with(&without_filter(listener, upstreams), &Options::default()).await?;
+    let mut none = Envoy::start_with(&without_filter(listener, upstreams), &Options::default()).await?;
+    none.ready(SOON).await?;
     // The script has the same clients on the canary as the filter would.
     for n in 0..200 {
         let key = format!("user-{n}");
