@@ -12,6 +12,7 @@ use super::ask::{Answer, Api, AskError, get, post};
 use super::{DrainArgs, Outcome, Output, draw, start};
 use crate::api::operate::Asked;
 use crate::api::token::{FILE, Token};
+use crate::http::escaped;
 
 /// From one look to the next.
 const LOOK: Duration = Duration::from_millis(200);
@@ -160,10 +161,6 @@ fn incomplete(status: &DeployStatus, replicas: u32, timeout: Duration) -> String
     }
     text.push_str(&format!("\n  help: `tidegate explain {service}` says why"));
     text
-}
-
-fn escaped(segment: &str) -> impl std::fmt::Display + '_ {
-    percent_encoding::utf8_percent_encode(segment, percent_encoding::NON_ALPHANUMERIC)
 }
 
 fn ended(text: &str, outcome: Outcome) -> Outcome {
