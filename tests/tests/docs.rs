@@ -145,6 +145,9 @@ async fn yaml_examples_are_valid_or_fail_as_shown() -> Result<()> {
         fs::write(directory.path().join("tidegate.yaml"), &block.text)?;
         // What examples name.
         fs::create_dir(directory.path().join("instances"))?;
+        fs::create_dir(directory.path().join("pki"))?;
+        let authority = rcgen::generate_simple_self_signed(Vec::new())?.cert;
+        fs::write(directory.path().join("pki/ca.pem"), authority.pem())?;
         let cli = Cli { directory: Some(directory.path().to_owned()), ..Cli::default() };
         let output = cli.run(["validate", "tidegate.yaml"]).await?;
         let place = block.place();
@@ -170,7 +173,7 @@ fn every_key_of_the_configuration_is_documented_and_known() -> Result<()> {
         .filter_map(|row| quoted(row.first()?).next().map(ToOwned::to_owned))
         .collect();
     // An unknown key of each mapping is told all that are known.
-    let mapping = "services: { s: { stable: { x: 1 }, canary: { x: 1, sessionAffinity: { x: 1 } }, x: 1 } }\n\
+    let mapping = "services: { s: { stable: { x: 1 }, canary: { x: 1, sessionAffinity: { x: 1 } }, tls: { x: 1 }, x: 1 } }\n\
                    edge: { groups: [ { name: g, nodes: { x: 1 }, x: 1 } ], x: 1 }\nxds: { tls: { x: 1 }, x: 1 }\n\
                    api: { x: 1 }\nownership: { allow: [ { x: 1 } ], x: 1 }\nproviders: { docker: { tls: { x: 1 }, engines: [ { tls: { x: 1 }, x: 1 } ], x: 1 }, file: { x: 1 }, x: 1 }\n";
     // So long that it is near to none.

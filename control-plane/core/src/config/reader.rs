@@ -4,6 +4,7 @@ mod docker;
 mod groups;
 mod ownership;
 mod services;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
