@@ -1,6 +1,7 @@
 //! The loopback HTTP API: it shows what is known, and takes what operators ask for. Everything passes the `guard` first. One connection costs
 //! little, many are not taken, and none may dawdle.
 
+pub(crate) mod canary;
 pub(crate) mod edges;
 mod envoy;
 pub(crate) mod events;
@@ -25,15 +26,16 @@ use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use serde_json::json;
-use tidegate_core::ServiceName;
 use tidegate_core::explain::{self as core_explain, SubjectError};
-use tidegate_core::status::{API_VERSION, Canaries, Edges, Services, Status};
-use tidegate_xds::{ResourceType, Store};
+use tidegate_core::forecast::InForce;
+use tidegate_core::status::{API_VERSION, Edges, Services, Status};
+use tidegate_xds::Store;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use self::canary::Rollouts;
 pub use self::envoy::LocalEnvoy;
 use self::token::Token;
 use crate::metrics::{self, Figures};
@@ -68,6 +70,8 @@ pub struct ApiContext {
     pub operator: Operator,
     /// What whoever changes something has to show.
     pub token: Token,
+    /// The way to lead rollouts.
+    pub rollouts: Rollouts,
     /// Places for those who follow the timeline.
     followers: Arc<Semaphore>,
 }
@@ -82,6 +86,7 @@ impl ApiContext {
         envoy: LocalEnvoy,
         operator: Operator,
         token: Token,
+        rollouts: Rollouts,
     ) -> Self {
         Self {
             observer,
@@ -90,6 +95,7 @@ impl ApiContext {
             envoy,
             operator,
             token,
+            rollouts,
             followers: Arc::new(Semaphore::new(events::MAX_FOLLOWERS)),
         }
     }
@@ -156,7 +162,10 @@ fn router(context: ApiContext, guard: guard::Guard) -> Router {
         .route("/v1/services", get(services))
         .route("/v1/explain/{subject}", get(explained))
         .route("/v1/events", get(events::events))
-        .route("/v1/canary", get(canary))
+        .route("/v1/canary", get(canary::status))
+        .route("/v1/canary/{service}", post(canary::order))
+        .route("/v1/config/services", get(in_force))
+        .route("/v1/canary/{service}/history", get(canary::history))
         .route("/v1/drain", post(operate::drain))
         .route("/v1/undrain", post(operate::undrain))
         .route("/v1/drain/{container}", get(operate::drained))
@@ -192,18 +201,8 @@ async fn services(State(context): State<ApiContext>) -> Result<Response, Gone> {
     Ok(document(&seen))
 }
 
-async fn canary(State(context): State<ApiContext>) -> Result<Response, Gone> {
-    let (mut seen, groups) = context
-        .observer
-        .look(|look| (Canaries::of(look.state, look.now), look.state.config().edge.groups.clone()))
-        .await?;
-    for rollout in &mut seen.canaries {
-        // The weights of all rollouts that a group sees are one resource, and each group has one.
-        let Ok(service) = ServiceName::new(&rollout.service) else { continue };
-        let seeing = groups.seeing(&service).into_iter().map(str::to_owned).collect();
-        let weights = tidegate_core::compile::TIDEGATE;
-        rollout.edges = edges::acceptance(&context.store, &seeing, ResourceType::Runtime, weights);
-    }
+async fn in_force(State(context): State<ApiContext>) -> Result<Response, Gone> {
+    let seen = context.observer.look(|look| InForce::of(look.state, look.now)).await?;
     Ok(document(&seen))
 }
 
@@ -275,6 +274,9 @@ fn document(value: &impl Serialize) -> Response {
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &format!("the answer: {error}"), "report this"),
     }
 }
+
+/// A document, or why there is none.
+type Answered = Result<Result<Response, Refusal>, Gone>;
 
 /// Why there is no document, and what to do about it.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ mod moment;
 mod operate;
 mod start;
 mod status;
+mod token;
 mod validate;
 
 use std::ffi::OsString;
@@ -102,7 +103,7 @@ enum Command {
     /// What concerns deployments
     #[command(subcommand)]
     Deploy(DeployCommand),
-    /// Shows the rollouts
+    /// Shows the rollouts, and leads them
     #[command(subcommand)]
     Canary(CanaryCommand),
     /// Checks a configuration file, offline
@@ -221,6 +222,19 @@ struct DrainArgs {
     state_dir: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+struct OrderArgs {
+    /// The service
+    service: String,
+    /// Why, for the history
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// The state directory of the control plane, which holds the token of such commands [default: $STATE_DIRECTORY, else
+    /// ./tidegate-state]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
 #[derive(Clone, Copy, Debug, Args)]
 struct LimitArgs {
     /// Gives up after so long, and says what is missing
@@ -247,12 +261,79 @@ enum DeployCommand {
 
 #[derive(Debug, Subcommand)]
 enum CanaryCommand {
-    /// Shows weights, buckets, readiness, and which edges accepted them
+    /// Shows where each rollout is and why, what was observed of it, and which edges accepted it
     Status {
         /// One service; else all that have a canary
         service: Option<String>,
         #[command(flatten)]
         watch: WatchArgs,
+    },
+    /// Shows what became of a service's rollouts: who or what, when, and on what evidence
+    History {
+        /// The service
+        service: String,
+    },
+    /// Says what a changed configuration would do to the rollouts, before it does it
+    Plan {
+        /// The configuration file, as it would be
+        file: PathBuf,
+    },
+    /// Begins a rollout that the configuration does not declare
+    Start {
+        #[command(flatten)]
+        of: OrderArgs,
+        /// The version to try
+        #[arg(long, value_name = "VERSION")]
+        version: String,
+        /// The version that gets everything else [default: the declared one, else the only other one]
+        #[arg(long, value_name = "VERSION")]
+        stable: Option<String>,
+        /// Its share in percent, which stays until it is promoted
+        #[arg(long, default_value = "0", value_name = "PERCENT", conflicts_with = "plan")]
+        weight: String,
+        /// A file with what `canary:` of a service may say, but its version
+        #[arg(long, value_name = "FILE")]
+        plan: Option<PathBuf>,
+    },
+    /// Sets the canary's share, which then stays until the rollout is resumed, promoted or aborted
+    Set {
+        #[command(flatten)]
+        of: OrderArgs,
+        /// Percent with at most two decimals, such as 12.5
+        percent: String,
+    },
+    /// Goes on with the next step at once
+    Promote {
+        #[command(flatten)]
+        of: OrderArgs,
+        /// Gives the canary everything at once
+        #[arg(long)]
+        full: bool,
+    },
+    /// Stays where it is until it is resumed
+    Pause {
+        #[command(flatten)]
+        of: OrderArgs,
+    },
+    /// Goes on where it was paused
+    Resume {
+        #[command(flatten)]
+        of: OrderArgs,
+    },
+    /// Gives the canary nothing any more, at once
+    Abort {
+        #[command(flatten)]
+        of: OrderArgs,
+    },
+    /// Begins an aborted rollout anew
+    Retry {
+        #[command(flatten)]
+        of: OrderArgs,
+    },
+    /// Gives a promoted canary nothing any more
+    Undo {
+        #[command(flatten)]
+        of: OrderArgs,
     },
 }
 
@@ -335,8 +416,13 @@ pub fn main() -> ExitCode {
             ask::once(operate::deployed(&api, output, (&service, &version), replicas, limit.timeout))
         }
         Command::Canary(CanaryCommand::Status { service, watch }) => {
-            ask::shown(|| canary::status(&api, output, service.as_deref()), watch.watch)
+            ask::shown(|| canary::status::status(&api, output, service.as_deref()), watch.watch)
         }
+        Command::Canary(CanaryCommand::History { service }) => {
+            ask::shown(|| canary::history::history(&api, output, &service), false)
+        }
+        Command::Canary(CanaryCommand::Plan { file }) => ask::shown(|| canary::plan::plan(&api, output, &file), false),
+        Command::Canary(ordered) => ask::once(canary::order::order(&api, output, ordered)),
         Command::Validate { file } => validate::validate(&file, output),
         Command::Envoy(EnvoyCommand::Bootstrap(args)) => envoy::bootstrap(&args, output),
         Command::Envoy(EnvoyCommand::Ls(watch)) => ask::shown(|| envoy::ls(&api, output), watch.watch),

@@ -1,5 +1,5 @@
-//! One HTTP/1 exchange over a loopback address or a unix socket, bounded in time and size: how the command line asks the API, and
-//! how Envoy's admin interface is asked; and an answer that comes line by line. No redirects, no pools, no TLS.
+//! One HTTP/1 exchange over TCP or a unix socket, bounded in time and size: how the command line asks the API, how Envoy's admin
+//! interface is asked, and webhooks and Prometheus; and an answer that comes line by line. No redirects, no pools, no TLS.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -75,10 +75,12 @@ pub(crate) enum HttpError {
         reason: String,
     },
     /// More than is taken.
-    #[error("the answer of {target} is larger than {} MiB", MAX_BODY >> 20)]
+    #[error("the answer of {target} is larger than {}", in_words(*most))]
     TooLarge {
         /// Whose.
         target: Target,
+        /// Bytes that are taken.
+        most: usize,
     },
     /// No whole answer in time.
     #[error("no answer from {target} within {limit:?}")]
@@ -101,7 +103,13 @@ pub(crate) async fn exchange(
         Target::Tcp(authority) => authority.as_str(),
         Target::Unix(_) => "localhost",
     };
-    send(target, request(method, path, authority)?, limit).await
+    send(target, request(method, path, authority)?, limit, MAX_BODY).await
+}
+
+/// As [`exchange`], of somebody who is not ours: of the answer's body only `most` bytes are taken.
+pub(crate) async fn ask(target: &Target, path: &str, limit: Duration, most: usize) -> Result<Answer, HttpError> {
+    let Target::Tcp(authority) = target else { return Err(HttpError::Path { path: path.to_owned() }) };
+    send(target, request(Method::GET, path, authority)?, limit, most).await
 }
 
 /// Sends `body`, which is JSON, showing who asks, and waits for the whole answer for `limit` at most.
@@ -112,19 +120,46 @@ pub(crate) async fn post(
     body: Vec<u8>,
     limit: Duration,
 ) -> Result<Answer, HttpError> {
-    let Target::Tcp(authority) = target else { return Err(HttpError::Path { path: path.to_owned() }) };
-    let request = Request::builder()
+    send(target, with_json(target, path, Some(authorization), body)?, limit, MAX_BODY).await
+}
+
+/// Sends `body`, which is JSON, to somebody who is not ours, and waits for the whole answer for `limit` at most, of whose body `most`
+/// bytes are taken.
+pub(crate) async fn tell(
+    target: &Target,
+    path: &str,
+    body: Vec<u8>,
+    limit: Duration,
+    most: usize,
+) -> Result<Answer, HttpError> {
+    send(target, with_json(target, path, None, body)?, limit, most).await
+}
+
+fn with_json(
+    target: &Target,
+    path: &str,
+    authorization: Option<&str>,
+    body: Vec<u8>,
+) -> Result<Request<Full<Bytes>>, HttpError> {
+    let invalid = || HttpError::Path { path: path.to_owned() };
+    let Target::Tcp(authority) = target else { return Err(invalid()) };
+    let mut request = Request::builder()
         .method(Method::POST)
         .uri(path)
         .header(http::header::HOST, authority)
-        .header(http::header::CONTENT_TYPE, "application/json")
-        .header(http::header::AUTHORIZATION, authorization)
-        .body(Full::from(body))
-        .map_err(|_| HttpError::Path { path: path.to_owned() })?;
-    send(target, request, limit).await
+        .header(http::header::CONTENT_TYPE, "application/json");
+    if let Some(authorization) = authorization {
+        request = request.header(http::header::AUTHORIZATION, authorization);
+    }
+    request.body(Full::from(body)).map_err(|_| invalid())
 }
 
-async fn send<B>(target: &Target, request: Request<B>, limit: Duration) -> Result<Answer, HttpError>
+/// As many MiB or KiB.
+fn in_words(bytes: usize) -> String {
+    if bytes >= 1 << 20 { format!("{} MiB", bytes >> 20) } else { format!("{} KiB", bytes >> 10) }
+}
+
+async fn send<B>(target: &Target, request: Request<B>, limit: Duration, most: usize) -> Result<Answer, HttpError>
 where
     B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
 {
@@ -133,9 +168,11 @@ where
     let conversation = async {
         match target {
             Target::Tcp(authority) => {
-                converse(target, TcpStream::connect(authority).await.map_err(refused)?, request).await
+                converse(target, TcpStream::connect(authority).await.map_err(refused)?, request, most).await
             }
-            Target::Unix(path) => converse(target, UnixStream::connect(path).await.map_err(refused)?, request).await,
+            Target::Unix(path) => {
+                converse(target, UnixStream::connect(path).await.map_err(refused)?, request, most).await
+            }
         }
     };
     tokio::time::timeout(limit, conversation).await.map_err(timed_out)?
@@ -195,7 +232,7 @@ impl Following {
                 return Ok(Some(line.slice(..end)));
             }
             if self.buffer.len() > MAX_LINE {
-                return Err(HttpError::TooLarge { target: self.target.clone() });
+                return Err(HttpError::TooLarge { target: self.target.clone(), most: MAX_LINE });
             }
             if !self.more(silence).await? {
                 return Ok((!self.buffer.is_empty()).then(|| self.buffer.split().freeze()));
@@ -235,6 +272,7 @@ async fn converse<B>(
     target: &Target,
     stream: impl AsyncRead + AsyncWrite + Unpin,
     request: Request<B>,
+    most: usize,
 ) -> Result<Answer, HttpError>
 where
     B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
@@ -245,9 +283,9 @@ where
     let answer = async {
         let response = sender.send_request(request).await.map_err(|e| broke(e.to_string()))?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_BODY).collect().await.map_err(|e| {
+        let body = Limited::new(response.into_body(), most).collect().await.map_err(|e| {
             if e.is::<LengthLimitError>() {
-                HttpError::TooLarge { target: target.clone() }
+                HttpError::TooLarge { target: target.clone(), most }
             } else {
                 broke(e.to_string())
             }

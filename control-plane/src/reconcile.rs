@@ -2,10 +2,12 @@
 //! those who want to look. Nobody else changes the state or writes to the store.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
 use tidegate_core::compile::{Changes, Compiler, Kind, Removal, Resource, Upsert};
+use tidegate_core::state::trials::{Errand, Order, OrderError};
 use tidegate_core::state::{ProbeChange, Settled};
 use tidegate_core::{Input, ServiceName, State, Timestamp};
 use tidegate_xds::{Commit, Group, ResourceType, Store};
@@ -14,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::groups;
+use crate::rollouts::Held;
 
 /// Inputs applied before a round of deriving: enough that a storm of events costs few rounds, small enough that looks are
 /// answered meanwhile.
@@ -42,6 +45,31 @@ pub struct Look<'a> {
 }
 
 type Looker = Box<dyn FnOnce(&Look<'_>) + Send>;
+
+/// What somebody orders, and how they hear what became of it.
+#[derive(Debug)]
+struct Ordered {
+    service: ServiceName,
+    order: Order,
+    by: String,
+    answer: oneshot::Sender<Result<u64, OrderError>>,
+}
+
+/// Lets operators lead rollouts.
+#[derive(Clone, Debug)]
+pub struct Orders(mpsc::Sender<Ordered>);
+
+impl Orders {
+    /// Has it carried out; the revision of the rollouts in which it is, which is not on disk yet.
+    ///
+    /// # Errors
+    /// [`Gone`] when the reconcile task has ended.
+    pub async fn give(&self, service: ServiceName, order: Order, by: String) -> Result<Result<u64, OrderError>, Gone> {
+        let (answer, carried_out) = oneshot::channel();
+        self.0.send(Ordered { service, order, by, answer }).await.map_err(|_| Gone)?;
+        carried_out.await.map_err(|_| Gone)
+    }
+}
 
 /// Lets others look at the state, between two rounds of the task that owns it.
 #[derive(Clone, Debug)]
@@ -84,22 +112,34 @@ pub struct Reconcile {
     store: Store,
     clock: Clock,
     inbox: mpsc::Receiver<Input>,
-    probes: mpsc::Sender<ProbeChange>,
+    outlets: Outlets,
     lookers: mpsc::Receiver<Looker>,
+    orders: mpsc::Receiver<Ordered>,
     /// Services that changed since the last commit; they pile up until the first sync.
     pending: BTreeSet<ServiceName>,
     pending_edge: bool,
     published: BTreeMap<ServiceName, Publication>,
     /// Whether the first full picture was committed.
     synced: bool,
-    commits: watch::Sender<u64>,
     /// The newest entry of the timeline.
     news: watch::Sender<u64>,
 }
 
+/// Whom the task tells what.
+#[derive(Debug)]
+pub struct Outlets {
+    /// What is to be checked.
+    pub probes: mpsc::Sender<ProbeChange>,
+    /// The store's sequence after each commit; the first is the first sync.
+    pub commits: watch::Sender<u64>,
+    /// The rollouts, for whoever keeps them.
+    pub rollouts: watch::Sender<Held>,
+    /// What rollouts want asked and told outside. What finds no room is asked for again.
+    pub errands: mpsc::Sender<Errand>,
+}
+
 impl Reconcile {
-    /// The task that owns `state`, and the way to look at it. It tells `commits` the store's sequence after each commit; the
-    /// first is the first sync.
+    /// The task that owns `state`, the way to look at it, and the way to give orders.
     #[must_use]
     pub fn new(
         state: State,
@@ -107,28 +147,29 @@ impl Reconcile {
         store: Store,
         clock: Clock,
         inbox: mpsc::Receiver<Input>,
-        probes: mpsc::Sender<ProbeChange>,
-        commits: watch::Sender<u64>,
-    ) -> (Self, Observer) {
+        outlets: Outlets,
+    ) -> (Self, Observer, Orders) {
         // People and scrapers look; sixteen at once are answered within one round.
         let (observer, lookers) = mpsc::channel(16);
         let (news, newest) = watch::channel(0);
+        // Operators order by hand, or by a script that waits for each answer.
+        let (orders, ordered) = mpsc::channel(16);
         let task = Self {
             state,
             compiler,
             store,
             clock,
             inbox,
-            probes,
+            outlets,
             lookers,
+            orders: ordered,
             pending: BTreeSet::new(),
             pending_edge: false,
             published: BTreeMap::new(),
             synced: false,
-            commits,
             news,
         };
-        (task, Observer { lookers: observer, news: newest })
+        (task, Observer { lookers: observer, news: newest }, Orders(orders))
     }
 
     /// Runs until `shutdown`, or until nobody can send an input any more.
@@ -150,6 +191,13 @@ impl Reconcile {
                     }
                     self.round();
                 }
+                Some(ordered) = self.orders.recv() => {
+                    let Ordered { service, order, by, answer } = ordered;
+                    let carried_out = self.state.order(&service, order, &by, self.clock.now());
+                    self.round();
+                    // Who ordered may have gone away; it is done all the same.
+                    let _ = answer.send(carried_out.map(|()| self.state.trials().revision()));
+                }
                 Some(look) = self.lookers.recv() => {
                     look(&Look { state: &self.state, published: &self.published, now: self.clock.now() });
                 }
@@ -161,11 +209,8 @@ impl Reconcile {
     /// False when the prober is gone: the process is shutting down.
     async fn apply(&mut self, input: Input) -> bool {
         tracing::debug!(?input, "input");
-        if let Input::Configured(config) = &input {
-            self.store.load_reports().set_interval(config.load_report_interval);
-        }
         for change in self.state.apply(input, self.clock.now()) {
-            if self.probes.send(change).await.is_err() {
+            if self.outlets.probes.send(change).await.is_err() {
                 return false;
             }
         }
@@ -178,11 +223,26 @@ impl Reconcile {
         self.state.committed(committed, now);
         let newest = self.state.journal().last();
         self.news.send_if_modified(|last| std::mem::replace(last, newest) != newest);
+        self.store.load_reports().set_interval(self.state.load_report_interval());
+        let trials = self.state.trials();
+        let (revision, decided) = (trials.revision(), trials.decided());
+        self.outlets.rollouts.send_if_modified(|held| {
+            let is_new = held.revision != revision;
+            if is_new {
+                *held = Held { revision, decided, rollouts: Arc::new(trials.rollouts().clone()) };
+            }
+            is_new
+        });
     }
 
     /// Derives, compiles and commits what was touched; the number of the commit, if there was anything to commit.
     fn publish(&mut self, now: Timestamp) -> Option<u64> {
-        let Settled { services, edge, flips } = self.state.settle(now);
+        let Settled { services, edge, flips, errands } = self.state.settle(now);
+        for errand in errands {
+            if self.outlets.errands.try_send(errand).is_err() {
+                tracing::warn!("too many webhooks and queries wait; one is put off");
+            }
+        }
         if flips.len() > LOGGED {
             tracing::info!(
                 flips = flips.len(),
@@ -227,7 +287,7 @@ impl Reconcile {
             None
         };
         if let Some(sequence) = committed {
-            self.commits.send_replace(sequence);
+            self.outlets.commits.send_replace(sequence);
         }
         for service in services {
             if self.state.service(&service).is_none() {

@@ -27,10 +27,12 @@ use crate::last_known_good::LastKnownGood;
 use crate::operator::{self, Operator};
 use crate::options::{DEFAULT_CONFIG, RunOptions};
 use crate::probe::Prober;
-use crate::reconcile::Reconcile;
+use crate::reconcile::{Outlets, Reconcile};
+use crate::reports::{self, ReportStats};
+use crate::rollouts::{self, Held, Kept};
 use crate::state_dir::StateDir;
 use crate::tls::CertificateWatch;
-use crate::{api, config, edges, envoy, filter, groups, heartbeat, metrics, ports, supervised, tls};
+use crate::{api, config, edges, envoy, filter, groups, heartbeat, metrics, ports, samples, supervised, tls, webhooks};
 
 /// Inputs that may wait for the reconcile task. A storm fills it and slows its senders down, which then coalesce; what waits
 /// costs little memory.
@@ -38,6 +40,9 @@ const INBOX: usize = 1024;
 
 /// Changes that may wait for the prober, which takes them as fast as they come.
 const PROBES: usize = 256;
+
+/// Webhooks and queries that may wait to be asked.
+const ERRANDS: usize = 256;
 
 /// The name under which it is reported how xDS is served.
 const XDS: &str = "xds";
@@ -85,12 +90,18 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let mut last_known_good = LastKnownGood::new(&options.state_dir);
     let (drains, unread) = Operator::restore(&options.state_dir);
     let (token, untaken) = Token::take_or_none(&options.state_dir);
-    let mut state = State::new(config.clone(), required, 0).draining(drains);
-    if let Some(kept_at) = last_known_good.restore(&store) {
+    let kept_at = last_known_good.restore(&store);
+    let (trials, lost) = rollouts::restore(&options.state_dir, &store, clock.now());
+    let mut state = State::new(config.clone(), required, 0).draining(drains).rolling(trials);
+    if let Some(kept_at) = kept_at {
         state = state.serving_kept(kept_at);
     }
     let compiler = Compiler::new(code.to_owned());
-    let (reconcile, observer) = Reconcile::new(state, compiler, store.clone(), clock, inputs, probes, commits);
+    let (held, holds) = watch::channel(Held::default());
+    let (errands, errand) = mpsc::channel(ERRANDS);
+    let outlets = Outlets { probes, commits, rollouts: held, errands };
+    let (reconcile, observer, orders) = Reconcile::new(state, compiler, store.clone(), clock, inputs, outlets);
+    let (kept, is_kept) = watch::channel(Kept::default());
     let prober = Prober::new(clock);
     let mut registry = metrics::registry();
     docker_metrics.register(&mut registry);
@@ -98,11 +109,22 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         file.stats().register(&mut registry);
     }
     prober.metrics().register(&mut registry);
-    let serving = ServerConfig { tls, ..ServerConfig::default() };
+    let reports = ReportStats::default();
+    reports.register(&mut registry);
+    let beside = vec![reports::beside(store.clone(), inbox.clone(), reports)];
+    let serving = ServerConfig { tls, beside, ..ServerConfig::default() };
     metrics::connections(&serving.connections, &mut registry);
     let local = LocalEnvoy::new(&admin);
     let operator = Operator::new(&options.state_dir, inbox.clone());
-    let context = ApiContext::new(observer, store.clone(), Arc::new(registry), local, operator, token);
+    let context = ApiContext::new(
+        observer.clone(),
+        store.clone(),
+        Arc::new(registry),
+        local,
+        operator,
+        token,
+        api::Rollouts { orders, kept: is_kept },
+    );
 
     let shutdown = CancellationToken::new();
     let mut tasks = Tasks::default();
@@ -111,6 +133,12 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         "last known good",
         last_known_good.run(store.clone(), committed.clone(), inbox.clone(), shutdown.clone()),
     );
+    let state_dir = options.state_dir.clone();
+    let changed = holds.clone();
+    tasks.spawn("rollouts' keeper", rollouts::keep(state_dir, holds, kept, inbox.clone(), shutdown.clone()));
+    let reports = store.load_reports().clone();
+    tasks.spawn("samples", samples::watch(reports, changed, observer, inbox.clone(), shutdown.clone()));
+    tasks.spawn("webhooks", webhooks::run(errand, inbox.clone(), shutdown.clone()));
     tasks.spawn_apart("prober", prober.run(probe_changes, inbox.clone(), shutdown.clone()))?;
     for engine in engines {
         let stats = docker_metrics.of(&engine.name);
@@ -136,6 +164,12 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     if let Some(problem) = exposed {
         tracing::warn!(address = %config.xds.address, "xDS is served in plain text to whoever can reach it");
         inbox.send(Input::Reported { part: XDS, problems: vec![problem] }).await.context("nobody reads the inbox")?;
+    }
+    if let Some(problem) = lost {
+        inbox
+            .send(Input::Reported { part: rollouts::PART, problems: vec![problem] })
+            .await
+            .context("nobody reads the inbox")?;
     }
     let unkept: Vec<Problem> = unread.into_iter().chain(untaken).collect();
     if !unkept.is_empty() {

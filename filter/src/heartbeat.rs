@@ -55,6 +55,11 @@ impl Heartbeat {
     }
 }
 
+/// The root context that is to speak for this VM.
+pub(crate) fn youngest() -> Option<u32> {
+    TICKING.with_borrow(|ticking| ticking.last().copied())
+}
+
 impl Drop for Heartbeat {
     fn drop(&mut self) {
         TICKING.with_borrow_mut(|ticking| ticking.remove(&self.context_id));

@@ -7,16 +7,13 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use proxy_wasm::hostcalls;
-use tidegate_filter_core::Decision;
+use tidegate_filter_core::RouteKind;
 
-use crate::request::{self, Awaited};
+use crate::request::{self, Awaited, Next};
 use crate::root::Service;
 
 /// Of one worker; Envoy keeps some 17 KiB of each.
 const MOST: usize = 2_048;
-
-/// From one look at the time to the next, where a policy has a service that holds requests.
-pub(crate) const TICK_MS: u64 = 100;
 
 thread_local! {
     static WAITING: RefCell<BTreeMap<u32, Waiting>> = const { RefCell::new(BTreeMap::new()) };
@@ -27,16 +24,17 @@ thread_local! {
 #[derive(Clone)]
 struct Waiting {
     service: Rc<Service>,
+    route: RouteKind,
     until: u64,
     awaited: Awaited,
 }
 
 /// Keeps the request of this context for so long; false: too many wait.
-pub(crate) fn park(context_id: u32, service: Rc<Service>, hold_ms: u64, awaited: Awaited) -> bool {
+pub(crate) fn park(context_id: u32, service: Rc<Service>, route: RouteKind, hold_ms: u64, awaited: Awaited) -> bool {
     WAITING.with_borrow_mut(|waiting| {
         let has_room = waiting.len() < MOST;
         if has_room {
-            waiting.insert(context_id, Waiting { service, until: NOW.get().saturating_add(hold_ms), awaited });
+            waiting.insert(context_id, Waiting { service, route, until: NOW.get().saturating_add(hold_ms), awaited });
         }
         has_room
     })
@@ -78,14 +76,14 @@ pub(crate) fn reconsider(root: u32, services: &BTreeMap<String, Rc<Service>>) {
             let _ = hostcalls::resume_http_request();
             continue;
         };
-        match request::carry_out(service) {
-            Decision::Hold(_) => {
+        match request::carry_out(service, waiting.route) {
+            Next::Wait(_) => {
                 let waiting = Waiting { service: Rc::clone(service), ..waiting };
                 WAITING.with_borrow_mut(|all| all.insert(context_id, waiting));
             }
-            Decision::Refuse(_) => {}
-            Decision::Neutral | Decision::Unkeyed | Decision::Bucket(_) => {
-                waiting.awaited.replace(service.counts_answers().then(|| Rc::clone(service)));
+            Next::Refused => {}
+            Next::Go(asked) => {
+                waiting.awaited.replace(asked);
                 let _ = hostcalls::resume_http_request();
             }
         }

@@ -1,6 +1,7 @@
 //! One policy as one worker's VM holds it. Envoy makes a new root context for each policy, in the same VM, and never
 //! configures one twice; requests under way keep the policy they began with.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -8,13 +9,19 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{BufferType, ContextType};
 use tidegate_filter_core::{
-    Counter, Policy, PolicyError, ServicePolicy, UNKNOWN_SCHEMA_COUNTER, counter_name, version_counter_name,
+    Answers, Counter, Failure, Policy, PolicyError, ServicePolicy, UNKNOWN_SCHEMA_COUNTER, counter_name,
+    version_counter_name,
 };
 
+use crate::breaker::{self, Breaker};
 use crate::counters::Count;
+use crate::figures;
 use crate::heartbeat::Heartbeat;
 use crate::parked;
 use crate::request::Request;
+
+/// From one look at requests that wait and at breakers to the next, where a policy has any.
+const TICK_MS: u64 = 100;
 
 pub(crate) struct Root {
     context_id: u32,
@@ -26,12 +33,25 @@ pub(crate) struct Root {
 pub(crate) struct Service {
     pub(crate) name: String,
     pub(crate) policy: ServicePolicy,
+    /// In the policy's order.
+    pub(crate) versions: Vec<Version>,
+    pub(crate) breaker: Option<Breaker>,
+    /// Whether it has to be told whether an answer is gRPC's, and how that ended.
+    pub(crate) reads_grpc: bool,
     pub(crate) bucketed: Count,
     pub(crate) unkeyed: Count,
     pub(crate) refused: Count,
     pub(crate) held: Count,
-    /// By version, in the policy's order.
-    pub(crate) answered: Vec<(String, Count)>,
+    pub(crate) given: Count,
+    pub(crate) shielded: Count,
+}
+
+/// A version whose answers are counted.
+pub(crate) struct Version {
+    pub(crate) name: String,
+    pub(crate) answered: Count,
+    /// What is told the control plane of them; `None`: nothing.
+    pub(crate) seen: Option<Rc<RefCell<Answers>>>,
 }
 
 impl Root {
@@ -43,23 +63,39 @@ impl Root {
 impl Service {
     fn new(name: String, policy: ServicePolicy) -> Self {
         let count = |counter| Count::define(counter_name(&name, counter));
-        let answered = |version: &String| (version.clone(), Count::define(version_counter_name(&name, version)));
+        let version = |version: &String| Version {
+            name: version.clone(),
+            answered: Count::define(version_counter_name(&name, version)),
+            seen: policy.report.then(|| figures::of(&name, version)),
+        };
+        let of_grpc = [Failure::Unavailable, Failure::Internal, Failure::Unknown, Failure::DeadlineExceeded];
         Self {
             bucketed: count(Counter::Bucketed),
             unkeyed: count(Counter::Unkeyed),
             refused: count(Counter::Refused),
             held: count(Counter::Held),
-            answered: policy.versions.iter().map(answered).collect(),
+            given: count(Counter::Given),
+            shielded: count(Counter::Shielded),
+            versions: policy.versions.iter().map(version).collect(),
+            breaker: policy.breaker.clone().map(|breaker| Breaker::begin(&name, breaker)),
+            reads_grpc: policy.grpc || policy.fail_on().iter().any(|failure| of_grpc.contains(failure)),
             name,
             policy,
         }
     }
-}
 
-impl Service {
     /// Whether its policy wants to know which version answered.
     pub(crate) fn counts_answers(&self) -> bool {
-        !self.answered.is_empty()
+        !self.versions.is_empty()
+    }
+
+    /// Whether it wants to know how they answered, too.
+    pub(crate) fn judges_answers(&self) -> bool {
+        self.breaker.is_some() || self.policy.report
+    }
+
+    pub(crate) fn is_shielded(&self) -> bool {
+        self.breaker.as_ref().is_some_and(Breaker::is_open)
     }
 }
 
@@ -89,18 +125,25 @@ impl RootContext for Root {
         self.services =
             Rc::new(services.map(|(name, policy)| (name.clone(), Rc::new(Service::new(name, policy)))).collect());
         if let Some(heartbeat) = &mut self.heartbeat
-            && self.services.values().any(|service| service.policy.hold_ms > 0)
+            && self.services.values().any(|service| service.policy.hold_ms > 0 || service.breaker.is_some())
         {
-            heartbeat.hurry(parked::TICK_MS);
+            heartbeat.hurry(TICK_MS);
         }
+        breaker::retain(|name| self.services.get(name).is_some_and(|service| service.breaker.is_some()));
+        figures::retain(&self.services);
         parked::reconsider(self.context_id, &self.services);
         true
     }
 
     fn on_tick(&mut self) {
-        if let Some(passed_ms) = self.heartbeat.as_mut().and_then(Heartbeat::tick) {
-            parked::tick(self.context_id, passed_ms);
+        let Some(passed_ms) = self.heartbeat.as_mut().and_then(Heartbeat::tick) else { return };
+        parked::tick(self.context_id, passed_ms);
+        let breakers = self.services.values().filter_map(|service| service.breaker.as_ref());
+        // Each, whatever another one said.
+        if breakers.filter(|breaker| breaker.tick()).count() > 0 {
+            figures::tell(&self.services);
         }
+        figures::tick(passed_ms, &self.services);
     }
 
     fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {

@@ -1,6 +1,7 @@
 //! The demo: a shop in two versions behind Envoy, steered by tidegate, under steady load, while its canary grows and things go
 //! wrong. It shows what happens as it happens, and holds every promise against what the clients saw.
 
+mod evidence;
 pub mod report;
 pub mod screen;
 pub mod timeline;
@@ -45,7 +46,7 @@ pub async fn tell() -> Result<Told> {
     let network = engine.network("demo").await?;
     let screen = Screen::default();
     screen.say("tidegate demo: a shop in two versions, three replicas each, behind Envoy");
-    let edge = Edge::start(&engine, &declared("0")).await?;
+    let edge = Edge::start(&engine, &format!("{{ {} }}", declared("0"))).await?;
     let mut containers = Vec::new();
     for version in [STABLE, CANARY] {
         for _ in 0..REPLICAS {
@@ -76,6 +77,8 @@ pub async fn tell() -> Result<Told> {
     let mut story = story.stop_the_control_plane().await?;
     story.empty_the_canary(&containers[REPLICAS..]).await?;
     story.ramp(&["100"]).await?;
+    let more = evidence::tell(&engine, &network, &story.edge, &declared("100"), &story.screen).await?;
+    story.own.extend(more);
     let (report, edge) = story.end().await?;
     Ok(Told { report, edge, _containers: containers, _engine: engine })
 }
@@ -119,7 +122,7 @@ impl Story {
             let name = format!("canary at {percent} %");
             let basis_points = percent.parse::<u32>()? * 100;
             self.begin(&name, Placement::Canary(basis_points));
-            self.edge.declare(&declared(percent))?;
+            self.edge.declare(&format!("{{ {} }}", declared(percent)))?;
             self.edge.weighs(SERVICE, CANARY, basis_points).await?;
             self.hold(&name, PHASE).await;
         }
@@ -200,8 +203,8 @@ pub fn target(path: &str) -> std::path::PathBuf {
 
 fn declared(percent: &str) -> String {
     format!(
-        "{{ {SERVICE}: {{ stable: {{ version: {STABLE} }}, canary: {{ version: {CANARY}, weight: {percent}, \
-         sessionAffinity: {{ hashOn: [ {{ header: X-User }} ] }} }} }} }}"
+        "{SERVICE}: {{ stable: {{ version: {STABLE} }}, canary: {{ version: {CANARY}, weight: {percent}, \
+         sessionAffinity: {{ hashOn: [ {{ header: X-User }} ] }} }} }}"
     )
 }
 

@@ -94,7 +94,7 @@ pub struct Edge {
     pub listener: SocketAddr,
     settings: Settings,
     command: Vec<String>,
-    concurrency: u32,
+    options: Options,
     variant: Variant,
 }
 
@@ -162,11 +162,17 @@ impl Edge {
         Self::start_at(&engine.endpoint(), services, arguments, concurrency).await
     }
 
+    /// The same with these words for Envoy.
+    pub async fn start_told(engine: &Engine, services: &str, arguments: &[&str], envoy: Options) -> Result<Self> {
+        let docker = format!("{{ docker: {{ endpoint: \"{}\" }} }}", engine.endpoint());
+        Self::start_as(Settings::free(docker)?, services, arguments, envoy).await
+    }
+
     /// Over the engine's containers, with further keys of the configuration below `edge:`, in one line.
     pub async fn start_keyed(engine: &Engine, edge: &str, services: &str) -> Result<Self> {
         let providers = format!("{{ docker: {{ endpoint: \"{}\" }} }}", engine.endpoint());
         let settings = Settings { edge: format!(", {edge}"), ..Settings::free(providers)? };
-        Self::start_as(settings, services, &[], 2).await
+        Self::start_as(settings, services, &[], workers(2)).await
     }
 
     /// The same over whatever answers at `docker`, as `providers.docker.endpoint` takes it.
@@ -184,17 +190,17 @@ impl Edge {
 
     /// With these providers: the YAML below the key `providers:`, in one line.
     pub async fn start_from(providers: String, services: &str, arguments: &[&str], concurrency: u32) -> Result<Self> {
-        Self::start_as(Settings::free(providers)?, services, arguments, concurrency).await
+        Self::start_as(Settings::free(providers)?, services, arguments, workers(concurrency)).await
     }
 
-    async fn start_as(settings: Settings, services: &str, arguments: &[&str], concurrency: u32) -> Result<Self> {
+    async fn start_as(settings: Settings, services: &str, arguments: &[&str], options: Options) -> Result<Self> {
         let command: Vec<String> = ["run"].iter().chain(arguments).map(ToString::to_string).collect();
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
         let mut tidegate = Tidegate::start(&words, &settings.with(services), &[])?;
         tidegate.answers(&format!("http://{}/healthz", settings.api)).await?;
         let variant = Variant::default();
-        let envoy = start_envoy(&tidegate, &command, concurrency, variant).await?;
-        Ok(Self { envoy, tidegate, listener: settings.listener, settings, command, concurrency, variant })
+        let envoy = start_envoy(&tidegate, &command, &options, variant).await?;
+        Ok(Self { envoy, tidegate, listener: settings.listener, settings, command, options, variant })
     }
 
     /// With another Envoy, which speaks this variant, as do those that take its place.
@@ -205,10 +211,10 @@ impl Edge {
 
     /// Another Envoy in the place of this one: it has nothing but its bootstrap.
     pub async fn with_new_envoy(self) -> Result<Self> {
-        let Self { envoy, tidegate, listener, settings, command, concurrency, variant } = self;
+        let Self { envoy, tidegate, listener, settings, command, options, variant } = self;
         drop(envoy);
-        let envoy = start_envoy(&tidegate, &command, concurrency, variant).await?;
-        Ok(Self { envoy, tidegate, listener, settings, command, concurrency, variant })
+        let envoy = start_envoy(&tidegate, &command, &options, variant).await?;
+        Ok(Self { envoy, tidegate, listener, settings, command, options, variant })
     }
 
     /// Declares other services, as an operator who edits the file.
@@ -224,6 +230,11 @@ impl Edge {
     /// Where its API listens.
     pub fn api(&self) -> SocketAddr {
         self.settings.api
+    }
+
+    /// Where it serves xDS.
+    pub fn xds(&self) -> SocketAddr {
+        self.settings.xds
     }
 
     /// Commands against this control plane.
@@ -245,11 +256,11 @@ impl Edge {
     }
 
     async fn revive(self) -> Result<Self> {
-        let Self { envoy, tidegate, listener, settings, command, concurrency, variant } = self;
+        let Self { envoy, tidegate, listener, settings, command, options, variant } = self;
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
         let mut tidegate = tidegate.again(&words, &[])?;
         tidegate.answers(&format!("http://{}/healthz", settings.api)).await?;
-        Ok(Self { envoy, tidegate, listener, settings, command, concurrency, variant })
+        Ok(Self { envoy, tidegate, listener, settings, command, options, variant })
     }
 
     /// `GET /` with this host.
@@ -315,15 +326,19 @@ impl Edge {
     }
 }
 
+fn workers(concurrency: u32) -> Options {
+    Options { concurrency, ..Options::default() }
+}
+
 /// With the bootstrap that this `tidegate run ARGUMENTS` has for it, and the variant changed in it.
-async fn start_envoy(tidegate: &Tidegate, command: &[String], concurrency: u32, variant: Variant) -> Result<Envoy> {
+async fn start_envoy(tidegate: &Tidegate, command: &[String], options: &Options, variant: Variant) -> Result<Envoy> {
     let state_dir = command.windows(2).find(|pair| pair[0] == "--state-dir").unwrap_or_default();
     let arguments = ["envoy", "bootstrap", "--config", "tidegate.yaml"].map(ToOwned::to_owned);
     let cli = Cli { directory: Some(tidegate.directory().to_owned()), ..Cli::default() };
     let bootstrap = cli.run(arguments.iter().chain(state_dir)).await?.ok()?.stdout;
     ensure!(bootstrap.matches(Variant::Delta.api_type()).count() == 1, "the variant is said elsewhere:\n{bootstrap}");
     let bootstrap = bootstrap.replace(Variant::Delta.api_type(), variant.api_type());
-    let mut envoy = Envoy::start_with(&bootstrap, &Options { concurrency, ..Options::default() }).await?;
+    let mut envoy = Envoy::start_with(&bootstrap, options).await?;
     envoy.ready(SOON).await?;
     Ok(envoy)
 }

@@ -17,6 +17,7 @@ pub mod tidegate;
 
 pub mod engine;
 pub mod private_engine;
+pub mod disk;
 pub mod docker_proxy;
 
 pub mod edge;

@@ -1,14 +1,15 @@
 //! A canary through the filter: exact, sticky, out of clients' reach, and never the cause of a failure. Real dockerd, real Envoy,
 //! the real `.wasm`.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fs, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tidegate_filter_core::{BUCKETS, bucket, pick};
 use tidegate_tests::{
     client::Request,
     edge::{Edge, backend, host},
     engine::{Container, Engine},
+    envoy,
     load::{Ask, Load},
     poll::{SOON, until},
 };
@@ -284,4 +285,160 @@ async fn without_affinity_the_split_is_unsticky_and_needs_no_filter() -> Result<
     // Binomial(2,000, ½) leaves this range once in a billion runs.
     ensure!((0.43..0.57).contains(&report.share("v2")), "{:?}", report.by_version());
     Ok(())
+}
+
+/// Envoy would refuse every route for the sake of one pattern.
+#[tokio::test]
+async fn every_pattern_that_is_taken_envoy_takes_too() -> Result<()> {
+    const ATOMS: [&str; 34] = [
+        "a",
+        "b-",
+        "\\.",
+        "\\-",
+        "/",
+        ".",
+        "\\d",
+        "\\W",
+        "\\S",
+        "\\x41",
+        "\\x{7e}",
+        "[a-z0-9]",
+        "[^acegi]",
+        "[]a]",
+        "[^]a-]",
+        "[[:punct:]]",
+        "[[:^xdigit:]]",
+        "[\\W\\s&~]",
+        "[a&&b]",
+        "(a|)",
+        "(a|b|)",
+        "(?P<n>c)",
+        "(?i)k",
+        "(?i-s:e.)",
+        "(?x)",
+        "^",
+        "$",
+        "\\b",
+        "\\A",
+        "\\<",
+        "((a?)?)",
+        "()",
+        "(?:|)",
+        "\\p{L}",
+    ];
+    const COUNTS: [&str; 14] =
+        ["", "", "", "", "*", "+?", "??", "{3}", "{2,}", "{0,9}", "{1,33}?", "{32}", "{0}", "**"];
+    let (mut seed, mut taken, mut refused) = (7_u64, Vec::new(), 0);
+    let mut next = |of: &[&'static str]| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        of[usize::try_from(seed >> 33).unwrap_or_default() % of.len()]
+    };
+    for length in (1..=6).cycle().take(12_000) {
+        let pattern: String = (0..length).flat_map(|_| [next(&ATOMS), next(&COUNTS)]).collect();
+        let text = format!(
+            "services: {{ s: {{ stable: {{ version: a }}, canary: {{ version: b, weight: 0, \
+             match: {{ header: {{ name: x, pattern: {} }} }} }} }} }}",
+            serde_json::to_string(&pattern)?
+        );
+        match tidegate_core::config::parse("f", &text) {
+            Ok(_) => taken.push(pattern),
+            Err(_) => refused += 1,
+        }
+    }
+    ensure!(taken.len() > 2_000 && refused > 2_000, "{} are taken and {refused} are not", taken.len());
+    let route = |pattern: &String| {
+        let header = serde_json::json!({ "name": "x", "string_match": { "safe_regex": { "regex": pattern } } });
+        serde_json::json!({ "match": { "prefix": "/", "headers": [header] }, "direct_response": { "status": 200 } })
+    };
+    let routes: Vec<_> = taken.iter().map(route).collect();
+    let router = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
+    let connections = serde_json::json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "patterns",
+        "route_config": { "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": routes }] },
+        "http_filters": [{ "name": "router", "typed_config": { "@type": router } }],
+    });
+    let listener = serde_json::json!({
+        "name": "web",
+        "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } },
+        "filter_chains": [{ "filters": [{ "name": "http", "typed_config": connections }] }],
+    });
+    envoy::validate(&serde_json::json!({ "static_resources": { "listeners": [listener] } }).to_string()).await
+}
+
+#[tokio::test]
+async fn a_label_alone_makes_a_canary() -> Result<()> {
+    const REQUESTS: u64 = 3_000;
+    let engine = Engine::connect().await?;
+    let service = engine.unique("labelled");
+    let edge = Edge::start_with(&engine, "{}", &[]).await?;
+    let _stable = engine.run(backend(&service, "v1")).await?;
+    let canary = engine.run(backend(&service, "v2").label("tidegate.canary.weight", "20")).await?;
+    for version in ["v1", "v2"] {
+        edge.healthy(&format!("{service}/{version}"), 1).await?;
+    }
+    edge.weighs(&service, "v2", 2_000).await?;
+    let seen = edge.versions_of_keys(&host(&service), REQUESTS).await?;
+    let canaries = seen.values().filter(|version| *version == "v2").count();
+    // 600 are expected; each is drawn anew, so that one in a million times it is not within five deviations of 22.
+    ensure!((490..=710).contains(&canaries), "{canaries} of {REQUESTS} requests got the canary");
+    canary.remove().await?;
+    until(SOON, "everybody gets v1", async || {
+        let seen = edge.versions_of_keys(&host(&service), 50).await?;
+        ensure!(seen.values().all(|version| version == "v1"), "{seen:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_plan_says_what_a_file_would_do_and_does_nothing() -> Result<()> {
+    let canary = Canary::start("planned", &["v1", "v2"], "10", &[]).await?;
+    canary.edge.weighs(&canary.service, "v2", 1_000).await?;
+    let (service, directory) = (&canary.service, tempfile::tempdir()?);
+    let file = directory.path().join("next.yaml");
+    let plan = async |services: &str, arguments: &[&str]| {
+        fs::write(&file, format!("services: {services}"))?;
+        let file = file.to_string_lossy();
+        canary.edge.cli().run([&["canary", "plan", &file][..], arguments].concat()).await
+    };
+    for (services, said) in [
+        (declared(service, "10"), "v2 goes on at 10 %".to_owned()),
+        (
+            declared(service, "2.5"),
+            "v2 begins again at its first step, 10 % → 2.5 %: clients (7.5 % of all) return to v1".to_owned(),
+        ),
+        (
+            format!("{{ \"{service}\": {{ stable: {{ version: v2 }} }} }}"),
+            "v2 becomes stable: it gets everything, 90 % more".to_owned(),
+        ),
+        (
+            declared(service, "5").replace("v2", "v9"),
+            format!(
+                "v9 takes the place of v2, which gets nothing first: its clients (10 % of all) return to v1; then v9 begins at 5 %\n\
+                 {:width$}    warning: v9 has no instance: it waits until it has",
+                "",
+                width = service.len()
+            ),
+        ),
+    ] {
+        let output = plan(&services, &[]).await?;
+        ensure!(output.code == 0 && output.stdout.contains(&said), "{said}: {output:?}");
+    }
+    let output = plan(&declared(service, "20"), &["-o", "json"]).await?;
+    let foreseen: serde_json::Value = serde_json::from_str(&output.stdout)?;
+    let of = foreseen["services"].as_array().and_then(|all| all.iter().find(|of| of["service"] == **service));
+    let of = of.with_context(|| output.stdout.clone())?;
+    assert_eq!(
+        (&of["change"], &of["from"], &of["to"], &of["moved"]),
+        (&"restarts".into(), &1_000.into(), &2_000.into(), &1_000.into())
+    );
+    // What is invalid is said as `validate` says it.
+    let output = plan(&declared(service, "101"), &[]).await?;
+    let path = file.to_string_lossy();
+    let validated = canary.edge.cli().run(["validate", &*path]).await?;
+    assert_eq!((output.code, &output.stdout), (1, &validated.stdout));
+    ensure!(output.stdout.contains("error[TG0401]"), "{output:?}");
+    // Nothing has happened.
+    canary.edge.weighs(service, "v2", 1_000).await
 }

@@ -173,7 +173,10 @@ fn every_key_of_the_configuration_is_documented_and_known() -> Result<()> {
         .filter_map(|row| quoted(row.first()?).next().map(ToOwned::to_owned))
         .collect();
     // An unknown key of each mapping is told all that are known.
-    let mapping = "services: { s: { stable: { x: 1 }, canary: { x: 1, sessionAffinity: { x: 1 } }, tls: { x: 1 }, x: 1 } }\n\
+    let mapping = "services: { s: { stable: { x: 1 }, canary: { x: 1, match: { header: { x: 1 }, cookie: { x: 1 }, x: 1 }, \
+                   sessionAffinity: { hashOn: [ { x: 1 } ], x: 1 }, steps: [ { x: 1 }, { pause: { x: 1 } } ], \
+                   analysis: { metrics: [ { prometheus: { x: 1 }, thresholdRange: { x: 1 }, x: 1 } ], x: 1 }, \
+                   breaker: { x: 1 }, webhooks: [ { x: 1 } ] }, tls: { x: 1 }, x: 1 } }\n\
                    edge: { groups: [ { name: g, nodes: { x: 1 }, x: 1 } ], x: 1 }\nxds: { tls: { x: 1 }, x: 1 }\n\
                    api: { x: 1 }\nownership: { allow: [ { x: 1 } ], x: 1 }\nproviders: { docker: { tls: { x: 1 }, engines: [ { tls: { x: 1 }, x: 1 } ], x: 1 }, file: { x: 1 }, x: 1 }\n";
     // So long that it is near to none.
@@ -199,18 +202,22 @@ fn every_word_of_an_entry_is_documented_and_known() -> Result<()> {
     let rows = rows(&document("docs/files.md")?);
     let documented: BTreeSet<&str> = rows.iter().filter_map(|row| quoted(row.first()?).next()).collect();
     // An unknown word is told all that are known.
-    let reading = instances_file::read("f", "- { zzzzzzzzz: 1, check: { zzzzzzzzz: 1 }, ready: { zzzzzzzzz: 1 } }");
+    let reading = instances_file::read(
+        "f",
+        "- { zzzzzzzzz: 1, check: { zzzzzzzzz: 1 }, ready: { zzzzzzzzz: 1 }, canary: { zzzzzzzzz: 1 } }",
+    );
     let mut known = BTreeSet::new();
     for problem in reading.map_err(|problem| anyhow!("{problem}"))?.problems {
         let Some(place) = problem.reason.strip_prefix("there is no key `zzzzzzzzz` in ") else { continue };
         let prefix = match place {
             "`check`" => "check.",
             "`ready`" => "ready.",
+            "`canary`" => "canary.",
             _ => "",
         };
         known.extend(problem.cure.trim_start_matches("the keys are ").split(", ").map(|key| format!("{prefix}{key}")));
     }
-    ensure!(known.remove("check") && known.remove("ready"), "their words are known");
+    ensure!(["check", "ready", "canary"].iter().all(|word| known.remove(*word)), "their words are known");
     assert_eq!(documented.into_iter().map(str::to_owned).collect::<BTreeSet<_>>(), known);
     Ok(())
 }

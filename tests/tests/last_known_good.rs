@@ -1,19 +1,12 @@
 //! What was published outlives the control plane: real Envoy, and a Docker engine that is away, slow, or had its containers
 //! changed meanwhile; a file that is damaged, and a disk that is full.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    io::Write,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use tempfile::TempDir;
 use tidegate_tests::{
     client::Request,
+    disk::Disk,
     docker_proxy::DockerProxy,
     edge::{Edge, Variant, backend, host},
     engine::Engine,
@@ -256,37 +249,6 @@ async fn a_damaged_file_is_kept_aside_and_the_start_goes_on() -> Result<()> {
         fs::remove_file(file.with_extension(format!("damaged-{number}")))?;
     }
     until_untold(&cli, "TG0302").await
-}
-
-/// A small disk, for as long as it lives.
-struct Disk(TempDir);
-
-impl Disk {
-    fn new(size: &str) -> Result<Self> {
-        ensure!(rustix::process::geteuid().is_root(), "mounting a small disk needs root");
-        let directory = tempfile::tempdir()?;
-        let options = std::ffi::CString::new(format!("size={size}"))?;
-        mount("tmpfs", directory.path(), "tmpfs", MountFlags::empty(), options.as_c_str())?;
-        Ok(Self(directory))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    /// Leaves no room; returns the file that takes it.
-    fn fill(&self) -> Result<PathBuf> {
-        let path = self.path().join("filler");
-        let mut file = fs::File::create(&path)?;
-        while file.write_all(&[0; 256]).is_ok() {}
-        Ok(path)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = unmount(self.path(), UnmountFlags::DETACH);
-    }
 }
 
 #[tokio::test]

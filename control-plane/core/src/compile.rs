@@ -24,6 +24,7 @@ pub use self::audience::Audience;
 use self::audience::{PerGroup, Turn};
 pub use self::edge::filter_code;
 pub use self::message::RuntimeLayer;
+use self::message::RuntimeValue;
 use crate::config::{Edge, NodeGroups, ServiceFilter};
 use crate::service::ServiceView;
 use crate::{ServiceName, State};
@@ -33,6 +34,9 @@ pub const TIDEGATE: &str = "tidegate";
 
 /// What stands between a canary's name and its aggregate's: `SERVICE/VERSION+spill`.
 pub const SPILL: &str = "+spill";
+
+/// What stands between a canary's name and that of the cluster for copies of requests: `SERVICE/VERSION+mirror`.
+pub const MIRROR: &str = "+mirror";
 
 /// A resource, ready to be encoded.
 #[derive(Clone, Debug, PartialEq)]
@@ -127,7 +131,7 @@ struct Compiled {
     hosts: Vec<String>,
     path: String,
     routes: Vec<Route>,
-    weights: BTreeMap<String, u32>,
+    runtime: BTreeMap<String, RuntimeValue>,
     policy: Option<ServicePolicy>,
 }
 
@@ -141,7 +145,7 @@ impl Compiled {
             hosts: view.hosts.clone(),
             path: view.path.clone(),
             routes: route::routes(view, policy.as_ref()),
-            weights: route::weights(view),
+            runtime: route::runtime(view),
             policy,
         }
     }
@@ -219,7 +223,7 @@ impl Compiler {
                 routes.extend(groups.seeing(name));
                 self.move_hosts(name, &old, &new_or_empty);
             }
-            if old.weights != new_or_empty.weights {
+            if old.runtime != new_or_empty.runtime {
                 runtime.extend(groups.seeing(name));
             }
             if old.policy != new_or_empty.policy {
@@ -239,7 +243,7 @@ impl Compiler {
         }
         changes.urgent |= !(runtime.is_empty() && policy.is_empty());
         self.compile_policy(groups, &policy, state.filter_generation(), &mut changes);
-        self.compile_weights(groups, &runtime, &mut changes);
+        self.compile_runtime(groups, &runtime, &mut changes);
         let gained =
             if edge { self.compile_listeners(&state.config().edge, before, &mut changes) } else { BTreeMap::new() };
         self.compile_routes(groups, &routes, &gained, &mut changes);
@@ -300,10 +304,10 @@ impl Compiler {
         }
     }
 
-    fn compile_weights(&mut self, groups: &NodeGroups, of: &BTreeSet<&str>, changes: &mut Changes) {
+    fn compile_runtime(&mut self, groups: &NodeGroups, of: &BTreeSet<&str>, changes: &mut Changes) {
         let layer = |seen: &ServiceFilter| {
-            let weights = self.seen(seen).flat_map(|(_, service)| service.weights.clone()).collect();
-            RuntimeLayer::new(TIDEGATE, &weights)
+            let values = self.seen(seen).flat_map(|(_, service)| service.runtime.clone()).collect();
+            RuntimeLayer::new(TIDEGATE, &values)
         };
         for (layer, members) in classes(groups, of, layer) {
             let (layer, differing) = self.runtime.give(&members, layer);

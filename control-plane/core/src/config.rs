@@ -256,6 +256,20 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Vec<Problem>> {
     reader::read(file, text)
 }
 
+/// The plan of a canary: what `canary:` of a service may say, but its version, as YAML.
+///
+/// # Errors
+/// Every problem found, in the order of the text.
+pub fn parse_canary(version: &VersionName, text: &str) -> Result<Arc<Canary>, Vec<Problem>> {
+    reader::read_canary(version, text)
+}
+
+/// Basis points that people wrote as percent with at most two decimals; `None`: they did not, or it is more than everything.
+#[must_use]
+pub fn parse_weight(text: &str) -> Option<u32> {
+    reader::basis_points(text).filter(|weight| *weight <= WHOLE)
+}
+
 /// A weight in basis points as people write it: `12.5 %`, `10 %`.
 #[must_use]
 pub fn percent(basis_points: u32) -> String {

@@ -18,3 +18,13 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     };
     millis.map(Duration::from_millis).ok_or_else(|| format!("{text:?} is too long"))
 }
+
+/// In the largest unit of which it is a whole number: `90s`, `5m`.
+pub(crate) fn written(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let (unit, of) = [("h", 3_600_000), ("m", 60_000), ("s", 1_000)]
+        .into_iter()
+        .find(|(_, of)| millis > 0 && millis.is_multiple_of(*of))
+        .unwrap_or(("ms", 1));
+    format!("{}{unit}", millis / of)
+}

@@ -2,10 +2,13 @@
 //! one task.
 
 use crate::config::Config;
+use crate::config::canary::WebhookKind;
 use crate::drains::Drains;
 use crate::health::Verdict;
 use crate::journal::EdgeProgress;
-use crate::{InstanceId, Problem, ProviderName, Timestamp, Update};
+use crate::rollout::Sample;
+use crate::{InstanceId, Problem, ProviderName, ServiceName, Timestamp, Update};
+use tidegate_filter_core::Report;
 
 /// One thing that happened.
 #[derive(Clone, Debug)]
@@ -45,6 +48,39 @@ pub enum Input {
     },
     /// An operator wants just these containers drained.
     Drained(Drains),
+    /// What the edges' load reports say of the two versions of a rollout, since they said it last.
+    Sampled {
+        /// Whose.
+        service: ServiceName,
+        /// What.
+        sample: Box<Sample>,
+    },
+    /// What the filter of an edge says.
+    EdgeReport(Box<Report>),
+    /// What webhooks of this kind said.
+    Hooked {
+        /// Whose.
+        service: ServiceName,
+        /// Of which rollout.
+        generation: String,
+        /// The kind.
+        kind: WebhookKind,
+        /// Whether all of them agree, and if not, why.
+        answer: Result<(), String>,
+    },
+    /// What Prometheus said.
+    Measured {
+        /// Whose.
+        service: ServiceName,
+        /// Of which rollout.
+        generation: String,
+        /// The metric.
+        metric: String,
+        /// Its value, or why there is none.
+        result: Result<f64, String>,
+    },
+    /// The rollouts are on disk up to this revision, or cannot be.
+    RolloutsKept(u64),
     /// The filter crashed in an Envoy: a fresh version of its configuration heals it.
     FilterCrashed,
     /// Time passed: deadlines are looked at.

@@ -163,6 +163,9 @@ pub struct Membership {
     pub traffic: Traffic,
     /// The services that it needs, as it says.
     pub depends_on: Vec<ServiceName>,
+    /// It says that its version is a canary with this share, in basis points.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary_weight: Option<u32>,
 }
 
 /// One instance of a service, as its provider sees it.

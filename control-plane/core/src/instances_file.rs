@@ -24,7 +24,7 @@ const MAX_PROBLEMS: usize = 100;
 /// On what network the address of an entry holds: that of the machine.
 const NETWORK: &str = "host";
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "service",
     "version",
     "name",
@@ -39,6 +39,7 @@ const KEYS: [&str; 14] = [
     "slowstart",
     "ready",
     "depends_on",
+    "canary",
 ];
 
 const ENTRY: Document = Document {
@@ -80,6 +81,8 @@ pub struct Entry {
     pub traffic: Traffic,
     /// The services that it needs, as it says.
     pub depends_on: Vec<ServiceName>,
+    /// The share of its version as a canary, in basis points, as it says.
+    pub canary_weight: Option<u32>,
     /// How it is checked.
     pub check: Check,
     /// How long requests in flight may take once it is being stopped.
@@ -153,6 +156,7 @@ impl Entry {
                 protocol: self.protocol,
                 traffic: self.traffic,
                 depends_on: self.depends_on.clone(),
+                canary_weight: self.canary_weight,
             }],
             instances: vec![instance],
             problems: Vec::new(),
@@ -265,7 +269,9 @@ impl Reader<'_> {
         let of_check = CHECK.map(|word| (word, check.get(bare(word)).copied()));
         let ready = key("ready").map(|node| self.keys("ready", node, &["hold"])).unwrap_or_default();
         let of_ready = [("ready.hold", ready.get("hold").copied())];
-        for (word, node) in words.into_iter().chain(of_check).chain(of_ready) {
+        let canary = key("canary").map(|node| self.keys("canary", node, &["weight"])).unwrap_or_default();
+        let of_canary = [("canary.weight", canary.get("weight").copied())];
+        for (word, node) in words.into_iter().chain(of_check).chain(of_ready).chain(of_canary) {
             if let Some(node) = node
                 && let Some(text) = self.text(word, node)
             {
@@ -281,21 +287,22 @@ impl Reader<'_> {
         let protocol = self.sound(words.protocol().map_err(|fault| vec![fault]), &places);
         let traffic = self.sound(words.traffic(), &places);
         let depends_on = self.sound(words.depends_on().map_err(|fault| vec![fault]), &places);
-        let asked = protocol.zip(traffic).zip(depends_on);
+        let canary_weight = self.sound(words.canary_weight().map_err(|fault| vec![fault]), &places);
+        let asked = protocol.zip(traffic).zip(depends_on.zip(canary_weight));
         match (service, version, address, claim, asked, check.zip(check_port), drain) {
             (
                 Some(service),
                 Some(version),
                 Some(address),
                 Some(claim),
-                Some(((protocol, traffic), depends_on)),
+                Some(((protocol, traffic), (depends_on, canary_weight))),
                 Some((check, port)),
                 Some(drain),
             ) if self.problems.len() == before => {
                 let check = Check { address: port.map(|port| (address.ip(), port).into()), ..check };
                 let id = EntryId { service, version, address };
                 let name = name.map_or_else(|| id.to_string(), |name| name.as_str().to_owned());
-                Ok(Entry { id, name, claim, protocol, traffic, depends_on, check, drain })
+                Ok(Entry { id, name, claim, protocol, traffic, depends_on, canary_weight, check, drain })
             }
             (service, version, address, ..) => Err(Unclear { service, version, address }),
         }

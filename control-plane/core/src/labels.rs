@@ -63,6 +63,7 @@ pub const SCHEMA: &[(&str, &str)] = &[
     ("tidegate.slowstart", "how long a newcomer takes to get its full share; else none"),
     ("tidegate.ready.hold", "how long a request waits at the edge for a ready instance; else not at all"),
     ("tidegate.depends_on", "the services that it needs, separated by commas; `explain` says whether they are ready"),
+    ("tidegate.canary.weight", "its version is a canary with this share in percent; else none"),
     (DRAIN, "how long it may go on after it was told to stop; else Docker's stop timeout"),
 ];
 

@@ -23,6 +23,7 @@ pub mod state;
 pub mod journal;
 pub mod compile;
 pub mod status;
+pub mod forecast;
 pub mod explain;
 pub mod bootstrap;
 pub mod traffic;

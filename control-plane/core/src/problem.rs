@@ -82,6 +82,8 @@ codes! {
     HostRefused = "TG0206", "a host that its owner may not claim";
     /// Containers of a service that want its requests handled differently.
     SettingsDiffer = "TG0207", "containers that want different settings";
+    /// Containers say that their version is a canary, and it is none for that.
+    IdleCanaryLabel = "TG0208", "a canary label without effect";
     /// An instance that is not ready for a reason its owner can mend.
     NotReady = "TG0210", "an instance is not ready";
     /// A service without any ready instance.
@@ -100,6 +102,8 @@ codes! {
     StateInUse = "TG0304", "the state directory cannot be had";
     /// What operators ask for cannot be kept, or not be read.
     OperatorState = "TG0305", "what operators ask for cannot be kept";
+    /// Rollouts cannot be kept, or what was kept of them not be read.
+    RolloutState = "TG0306", "the rollouts cannot be kept";
     /// The configuration is invalid; the last valid one stays.
     InvalidConfig = "TG0401", "the configuration is invalid";
     /// The configuration cannot be read; the last valid one stays.

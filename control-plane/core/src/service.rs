@@ -1,15 +1,19 @@
 //! What is derived of one service: who belongs to it, what is ready, how its traffic is split and what is wrong. A view is a pure
 //! function of facts; it is what `compile` and every screen read.
 
+mod labelled;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use self::labelled::{Labelled, labelled};
 use crate::addresses::Addresses;
 use crate::catalog::Catalog;
 use crate::claims::Claims;
-use crate::config::{ServiceConfig, ServiceTls, WhenNoneReady, WhenStarting};
+use crate::config::canary::WhenNotReady;
+use crate::config::{Canary, ServiceConfig, ServiceTls, WhenNoneReady, WhenStarting};
 use crate::drains::Drains;
 use crate::flaps::Flaps;
 use crate::health::{Readiness, Verdict, is_starting, readiness};
@@ -17,7 +21,7 @@ use crate::instance::{
     Check, Claim, Discovered, Hint, Instance, InstanceId, Membership, Phase, is_entry, noun, short_id, subject,
 };
 use crate::ownership::Ownership;
-use crate::rollout::{Census, Declared, Share, Split, split};
+use crate::rollout::{Census, Declared, Split, split};
 use crate::traffic::{Protocol, Traffic};
 use crate::{Code, Problem, ServiceName, Timestamp, VersionName};
 
@@ -164,6 +168,17 @@ impl ServiceView {
     }
 }
 
+impl ServiceView {
+    /// How many of the canary's instances get new requests and how many have to, where that is too few for it to get any.
+    #[must_use]
+    pub fn below_min_ready(&self) -> Option<(u32, u32)> {
+        let Split::Rollout { canary, .. } = &self.split else { return None };
+        let census = self.versions.get(&canary.version)?.census();
+        let needed = canary.min_ready.of(census.instances);
+        (census.ready < needed).then_some((census.ready, needed))
+    }
+}
+
 /// The version whose requests nobody would take without this container, although it takes some now.
 #[must_use]
 pub fn left_to_nobody<'a>(
@@ -261,9 +276,21 @@ impl Gathered<'_> {
         self.versions.iter().map(|(name, version)| (name.clone(), version.census())).collect()
     }
 
+    /// The canary that its containers' labels declare, and the stable version beside it.
+    pub(crate) fn labelled(&self) -> Option<(VersionName, Arc<Canary>)> {
+        self.by_label().canary
+    }
+
+    fn by_label(&self) -> Labelled {
+        let agree = |(_, membership): &&(&Discovered, &Membership)| membership.claim == *self.claim;
+        let members: Vec<_> = self.members.iter().filter(agree).copied().collect();
+        labelled(self.name, &members, self.facts.declared)
+    }
+
     /// The view, with the traffic split as is declared.
     pub(crate) fn view(self, declared: &Declared) -> Option<ServiceView> {
         let split = split(declared, &self.census())?;
+        let labels = self.by_label().problem;
         let Self { name, facts, members, claim, versions, conditions, mut problems } = self;
         let (hosts, lost) = hosts(name, claim, facts.claims, is_entry(&members[0].0.id));
         problems.extend(lost);
@@ -281,6 +308,7 @@ impl Gathered<'_> {
         };
         problems.extend(no_host(&view, claim, members[0].0));
         problems.extend(settings_differ(name, &members, facts.declared));
+        problems.extend(labels);
         problems.extend(routing_problems(&view));
         problems.extend(readiness_problems(&view));
         problems.extend(view.conditions.iter().filter_map(flapping));
@@ -408,13 +436,6 @@ fn damp(
         }
     }
     conditions
-}
-
-/// What the configuration says of the versions.
-pub(crate) fn declared(of: Option<&ServiceConfig>) -> Declared {
-    let Some(of) = of else { return Declared::default() };
-    let canary = of.canary.as_ref().map(|canary| (Arc::clone(canary), Share::first(canary)));
-    Declared { stable: of.stable.clone(), canary }
 }
 
 /// Whether requests that `version` does not take are taken by `other`, or by another instance of it.
@@ -562,7 +583,9 @@ fn routing_problems(view: &ServiceView) -> Vec<Problem> {
                 Split::Rollout { canary, .. } if canary.version == **version => "canary",
                 _ => "stable",
             };
-            let effect = if role == "canary" {
+            let spills =
+                matches!(&view.split, Split::Rollout { canary, .. } if canary.when_not_ready == WhenNotReady::Stable);
+            let effect = if role == "canary" && spills {
                 "its share is served by the stable version"
             } else {
                 "its share is answered with 503"
@@ -628,6 +651,20 @@ fn readiness_problems(view: &ServiceView) -> Vec<Problem> {
                 .warning(),
             );
         }
+    }
+    if let (Split::Rollout { canary, .. }, Some((ready @ 1.., needed))) = (&view.split, view.below_min_ready()) {
+        let effect = match canary.when_not_ready {
+            WhenNotReady::Stable => "it gets nothing: its share is served by the stable version",
+            WhenNotReady::Error => "it gets nothing: its share is answered with 503",
+        };
+        let problem = Problem::error(
+            Code::NotReady,
+            format!("service {name} version {}", canary.version),
+            format!("{ready} of its instances are ready, and `minReady` asks for {needed}"),
+            effect,
+            "start more of them, or lower `minReady`",
+        );
+        problems.push(problem.warning());
     }
     let last = view.versions.values().flat_map(|version| &version.instances).filter(|i| i.serves_as_last).count();
     if !view.has_ready_instance() || last > 0 {

@@ -4,11 +4,13 @@
 
 mod checks;
 mod transitions;
+pub mod trials;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use self::transitions::Change;
+use self::trials::{Errand, Order, OrderError, Trials};
 use crate::addresses::{Addresses, Owner};
 use crate::catalog::{Catalog, Touched};
 use crate::claims::Claims;
@@ -18,12 +20,15 @@ use crate::flaps::Flaps;
 use crate::health::Verdict;
 use crate::instance::{Check, Confirmed, Discovered, Instance, InstanceId, Update};
 use crate::journal::{EdgeProgress, Journal};
-use crate::service::{Facts, ServiceView, claim_of, declared, gather};
+use crate::service::{Facts, ServiceView, claim_of, gather};
 use crate::{Code, Input, Problem, ProviderName, ServiceName, Timestamp, VersionName};
 
 /// How long the first round of checks may take before what is ready by then is published: a full timeout of one check, twice,
 /// and some.
 pub const FIRST_ROUND: Duration = Duration::from_secs(3);
+
+/// Edges report their load this often at most, whatever a rollout wants.
+const SHORTEST_REPORTS: Duration = Duration::from_secs(1);
 
 /// Everything known.
 #[derive(Debug)]
@@ -35,6 +40,7 @@ pub struct State {
     addresses: Addresses,
     flaps: Flaps,
     drains: Drains,
+    trials: Trials,
     journal: Journal,
     reported: BTreeMap<&'static str, Vec<Problem>>,
     /// When each provider was last heard of; `None`: never.
@@ -102,6 +108,8 @@ pub struct Settled {
     pub edge: bool,
     /// Instances that flipped.
     pub flips: Vec<Flip>,
+    /// What rollouts want asked and told outside.
+    pub errands: Vec<Errand>,
 }
 
 impl State {
@@ -119,6 +127,7 @@ impl State {
             addresses: Addresses::default(),
             flaps: Flaps::default(),
             drains: Drains::default(),
+            trials: Trials::default(),
             journal: Journal::default(),
             reported: BTreeMap::new(),
             views: BTreeMap::new(),
@@ -150,6 +159,44 @@ impl State {
         &self.drains
     }
 
+    /// The same state, with these rollouts.
+    #[must_use]
+    pub fn rolling(mut self, trials: Trials) -> Self {
+        self.trials = trials;
+        self
+    }
+
+    /// The rollouts.
+    #[must_use]
+    pub const fn trials(&self) -> &Trials {
+        &self.trials
+    }
+
+    /// Carries out an operator's order; what follows is for the next [`settle`](Self::settle).
+    ///
+    /// # Errors
+    /// When it cannot be carried out; nothing is changed then.
+    pub fn order(&mut self, service: &ServiceName, order: Order, by: &str, now: Timestamp) -> Result<(), OrderError> {
+        let declared = self.config.services.get(service).and_then(|declared| declared.stable.as_ref());
+        let versions = self.views.get(service).into_iter().flat_map(|view| view.versions.keys());
+        self.trials.order(service, order, by, declared, versions, now)?;
+        self.dirty.insert(service.clone());
+        Ok(())
+    }
+
+    /// The services with a rollout: service, stable version, canary.
+    #[must_use]
+    pub fn under_trial(&self) -> Vec<(ServiceName, VersionName, VersionName)> {
+        self.trials.versions().collect()
+    }
+
+    /// How often edges are to report what they do.
+    #[must_use]
+    pub fn load_report_interval(&self) -> Duration {
+        let needed = self.trials.interval().map(|interval| interval.max(SHORTEST_REPORTS));
+        needed.map_or(self.config.load_report_interval, |needed| needed.min(self.config.load_report_interval))
+    }
+
     /// Applies one input; returns what the prober has to do.
     pub fn apply(&mut self, input: Input, now: Timestamp) -> Vec<ProbeChange> {
         match input {
@@ -161,6 +208,21 @@ impl State {
                 self.reported.insert(part, problems);
             }
             Input::Drained(drains) => self.drained(drains),
+            Input::Sampled { service, sample } => {
+                if self.trials.sampled(&service, &sample, now) {
+                    self.dirty.insert(service);
+                }
+            }
+            Input::EdgeReport(report) => self.dirty.extend(self.trials.told(&report, now)),
+            Input::Hooked { service, generation, kind, answer } => {
+                self.trials.answered(&service, &generation, kind, answer, now);
+                self.dirty.insert(service);
+            }
+            Input::Measured { service, generation, metric, result } => {
+                self.trials.measured(&service, &generation, &metric, result, now);
+                self.dirty.insert(service);
+            }
+            Input::RolloutsKept(revision) => self.dirty.extend(self.trials.kept(revision)),
             Input::FilterCrashed => {
                 self.filter_generation += 1;
                 self.edge_dirty = true;
@@ -265,12 +327,16 @@ impl State {
             && (awaited.is_empty() || now >= *deadline)
         {
             self.sync = Sync::Synced;
+            // Until now nobody knew what is ready.
+            self.dirty.extend(self.trials.versions().map(|(service, ..)| service));
         }
+        let is_synced = self.is_synced();
         settled.edge = std::mem::take(&mut self.edge_dirty);
         self.journal.expire(now);
         let mut dirty = std::mem::take(&mut self.dirty);
         dirty.extend(self.addresses.release(now));
         dirty.extend(self.flaps.release(now));
+        dirty.extend(self.trials.due(now));
         let mut places = BTreeSet::new();
         for service in &dirty {
             let members = self.config.ownership.members(&self.catalog, service);
@@ -292,7 +358,15 @@ impl State {
                 before: self.views.get(&service),
                 now,
             };
-            let after = gather(&service, &facts).and_then(|all| all.view(&declared(facts.declared)));
+            let gathered = gather(&service, &facts);
+            if gathered.is_none() {
+                self.trials.gone(&service);
+            }
+            let after = gathered.and_then(|all| {
+                let census = is_synced.then(|| all.census());
+                let declared = self.trials.lead(&service, facts.declared, all.labelled(), census.as_ref(), now);
+                all.view(&declared)
+            });
             let before = self.views.get(&service);
             if before == after.as_ref() {
                 continue;
@@ -311,11 +385,13 @@ impl State {
         }
         if !again.is_empty() {
             self.dirty.extend(again);
-            let Settled { services, edge, flips } = self.settle(now);
+            let Settled { services, edge, flips, errands } = self.settle(now);
+            settled.errands.extend(errands);
             settled.services.extend(services);
             settled.edge |= edge;
             settled.flips.extend(flips);
         }
+        settled.errands.extend(self.trials.take_errands());
         settled
     }
 
@@ -398,7 +474,8 @@ impl State {
             Sync::Checking { deadline, .. } => Some(*deadline),
             Sync::Synced => None,
         };
-        [sync, self.addresses.deadline(), self.flaps.deadline(), self.journal.deadline()].into_iter().flatten().min()
+        let parts = [self.addresses.deadline(), self.flaps.deadline(), self.trials.deadline(), self.journal.deadline()];
+        parts.into_iter().chain([sync]).flatten().min()
     }
 
     /// The providers, and when each was last heard of; `None`: never.

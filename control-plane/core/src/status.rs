@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::canary::{Canaries, CanaryStatus};
+pub use self::canary::{
+    Canaries, CanaryEdge, CanaryHistory, CanaryStatus, Looks, Observed, RolloutStatus, StageStatus,
+};
 pub use self::envoy::{DiffState, EnvoyConfig, EnvoyDiff, HeldResource, HeldState, ResourceDiff};
 pub use self::operate::{DeployStatus, DrainStatus};
 use crate::instance::{Confirmed, short_id};

@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 pub(crate) use self::check::CHECK;
+use crate::config::parse_weight;
 use crate::instance::Claim;
 use crate::traffic::{Protocol, Retry, Traffic};
 use crate::{ServiceName, duration, suggest};
@@ -117,6 +118,14 @@ impl<'a> Words<'a> {
                 })
             })
             .collect()
+    }
+
+    /// `canary.weight`: a share in basis points.
+    pub(crate) fn canary_weight(&self) -> Result<Option<u32>, Fault> {
+        const WORD: &str = "canary.weight";
+        let Some(text) = self.get(WORD) else { return Ok(None) };
+        let cure = "write percent from 0 to 100 with at most two decimals, without a sign: 12.5";
+        parse_weight(text).map(Some).ok_or_else(|| Fault::new(WORD, format!("{text:?} is not a weight"), cure))
     }
 
     fn hold(&self) -> Result<Option<Duration>, Fault> {

@@ -247,11 +247,11 @@ fn address(of: &LbEndpoint) -> Option<String> {
     Some(endpoint(&of.address, port))
 }
 
-fn values(layer: RuntimeLayer) -> BTreeMap<String, f64> {
+fn values(layer: RuntimeLayer) -> BTreeMap<String, Option<f64>> {
     let fields = layer.layer.unwrap_or_default().fields;
-    let number = |(key, value): (String, prost_types::Value)| match value.kind {
-        Some(prost_types::value::Kind::NumberValue(number)) => Some((key, number)),
+    let number = |value: prost_types::Value| match value.kind {
+        Some(prost_types::value::Kind::NumberValue(number)) => Some(number),
         _ => None,
     };
-    fields.into_iter().filter_map(number).collect()
+    fields.into_iter().map(|(key, value)| (key, number(value))).collect()
 }

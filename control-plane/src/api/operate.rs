@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use tidegate_core::drains::{Drain, Drains};
 use tidegate_core::explain::container;
@@ -18,9 +17,9 @@ use tidegate_core::status::{API_VERSION, AcceptanceState, DeployStatus, DrainSta
 use tidegate_core::{ServiceName, State as CoreState, VersionName, suggest};
 use tidegate_xds::ResourceType;
 
-use super::{ApiContext, Refusal, document, edges};
+use super::{Answered, ApiContext, Refusal, document, edges};
 use crate::operator::OperatorError;
-use crate::reconcile::{Gone, Look};
+use crate::reconcile::Look;
 
 /// What is asked for.
 #[derive(Debug, Deserialize, Serialize)]
@@ -29,8 +28,6 @@ pub(crate) struct Asked {
     /// A container or entry, by its name, its id, or the beginning of its id.
     pub(crate) container: String,
 }
-
-type Answered = Result<Result<Response, Refusal>, Gone>;
 
 impl From<OperatorError> for Refusal {
     fn from(error: OperatorError) -> Self {

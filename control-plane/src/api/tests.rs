@@ -5,16 +5,19 @@ use tidegate_core::health::Verdict;
 use tidegate_core::instance::{
     Check, Claim, DEFAULT_DRAIN, Discovered, Hint, Instance, InstanceId, Membership, Phase, Update,
 };
-use tidegate_core::status::{EnvoyConfig, EnvoyDiff};
+use tidegate_core::status::{Canaries, EnvoyConfig, EnvoyDiff};
 use tidegate_core::traffic::{Protocol, Traffic};
 use tidegate_core::{Input, ProviderName, ServiceName, State as CoreState, Timestamp, VersionName};
+use tidegate_xds::ResourceType;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
 use super::*;
 use crate::clock::Clock;
 use crate::http::{Answer, Target, exchange};
+use crate::reconcile::Outlets;
 use crate::reconcile::Reconcile;
+use crate::rollouts::{self, Held, Kept};
 
 const CONFIG: &str = "services: { shop: { stable: { version: v1 }, canary: { version: v2, weight: 10 } } }";
 
@@ -43,8 +46,10 @@ impl World {
         let store = Store::new();
         let state = CoreState::new(config, [ProviderName::docker()], 0);
         let compiler = Compiler::new("/state/filter.wasm".to_owned());
-        let (reconcile, observer) =
-            Reconcile::new(state, compiler, store.clone(), clock, inputs, probes, watch::Sender::new(0));
+        let (held, holds) = watch::channel(Held::default());
+        let (kept, is_kept) = watch::channel(Kept::default());
+        let outlets = Outlets { probes, commits: watch::Sender::new(0), rollouts: held, errands: mpsc::channel(1).0 };
+        let (reconcile, observer, orders) = Reconcile::new(state, compiler, store.clone(), clock, inputs, outlets);
         if let Some(containers) = containers {
             let instances: Vec<InstanceId> =
                 containers.iter().flat_map(|container| &container.instances).map(|known| known.id.clone()).collect();
@@ -66,7 +71,10 @@ impl World {
         let state_dir = tempfile::tempdir().unwrap();
         let operator = Operator::new(state_dir.path(), inbox.clone());
         let registry = Arc::new(metrics::registry());
-        let context = ApiContext::new(observer, store.clone(), registry, envoy, operator, Token::of_tests());
+        let directory = state_dir.path().to_owned();
+        tasks.spawn(rollouts::keep(directory, holds, kept, inbox.clone(), shutdown.clone()));
+        let rollouts = Rollouts { orders, kept: is_kept };
+        let context = ApiContext::new(observer, store.clone(), registry, envoy, operator, Token::of_tests(), rollouts);
         tasks.spawn(serve(listener, context, shutdown.clone()));
         Self { target: Target::Tcp(address.to_string()), address, inbox, store, tasks, shutdown, _state_dir: state_dir }
     }
@@ -127,6 +135,7 @@ pub(crate) fn container(service: &str, name: &str, version: &str, ip_end: u8) ->
             protocol: Protocol::default(),
             traffic: Traffic::default(),
             depends_on: Vec::new(),
+            canary_weight: None,
         }],
         instances: vec![instance],
         problems: Vec::new(),

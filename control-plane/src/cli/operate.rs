@@ -9,9 +9,8 @@ use tidegate_core::status::{
 use tokio::time::Instant;
 
 use super::ask::{Answer, Api, AskError, get, post};
-use super::{DrainArgs, Outcome, Output, draw, start};
+use super::{DrainArgs, Outcome, Output, draw, token};
 use crate::api::operate::Asked;
-use crate::api::token::{FILE, Token};
 use crate::http::escaped;
 
 /// From one look to the next.
@@ -90,15 +89,7 @@ pub(super) async fn deployed(
 }
 
 async fn change(api: &Api, path: &str, of: &DrainArgs) -> Result<Answer<DrainStatus>, Outcome> {
-    let file = start::state_dir(of.state_dir.clone()).join(FILE);
-    let token = Token::read(&file).map_err(|error| {
-        let reason = format!(
-            "error: the token of commands that change something cannot be read: {}: {error:#}\n  help: name the control \
-             plane's state directory with `--state-dir`, and be its owner",
-            file.display()
-        );
-        draw::fail(&reason, Outcome::WrongUsage)
-    })?;
+    let token = token::of(of.state_dir.clone())?;
     post(api, path, &token, &Asked { container: of.container.clone() }).await.map_err(|error| failed(&error))
 }
 

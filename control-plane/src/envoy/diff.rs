@@ -32,8 +32,8 @@ pub(crate) enum Content {
     Version,
     /// Endpoints by address, with their health as EDS says it.
     Hosts(BTreeMap<String, &'static str>),
-    /// The values of a runtime layer.
-    Values(BTreeMap<String, f64>),
+    /// The values of a runtime layer; `None` for one that is no number, which Envoy prints as it likes.
+    Values(BTreeMap<String, Option<f64>>),
 }
 
 /// Compares every resource that is published or that Envoy has; by kind and name, when `published` is.
@@ -180,16 +180,16 @@ pub(crate) fn health_of(said: &str) -> &str {
     if matches!(said, "" | "UNKNOWN") { "HEALTHY" } else { said }
 }
 
-fn by_values(ours: &BTreeMap<String, f64>, theirs: &BTreeMap<String, String>) -> (DiffState, Option<String>) {
+fn by_values(ours: &BTreeMap<String, Option<f64>>, theirs: &BTreeMap<String, String>) -> (DiffState, Option<String>) {
     let mut differences = Vec::new();
     for (key, value) in ours {
-        match theirs.get(key) {
-            None => differences.push(format!("`{key}` is missing")),
+        match (theirs.get(key), value) {
+            (None, _) => differences.push(format!("`{key}` is missing")),
             // Envoy prints a number as it likes.
-            Some(other) if other.parse() != Ok(*value) => {
+            (Some(other), Some(value)) if other.parse() != Ok(*value) => {
                 differences.push(format!("`{key}` is {}, intended {value}", printable(other)));
             }
-            Some(_) => {}
+            (Some(_), _) => {}
         }
     }
     let extra = theirs.keys().filter(|key| !ours.contains_key(*key));

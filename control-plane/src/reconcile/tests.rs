@@ -21,8 +21,13 @@ fn config(of_right: &str) -> Config {
 fn task(config: Config, store: &Store) -> Reconcile {
     let state = State::new(config, [ProviderName::docker()], 0);
     let compiler = Compiler::new("/state/filter.wasm".to_owned());
-    let (inputs, probes) = (mpsc::channel(1).1, mpsc::channel(1).0);
-    Reconcile::new(state, compiler, store.clone(), Clock::start(), inputs, probes, watch::Sender::new(0)).0
+    let outlets = Outlets {
+        probes: mpsc::channel(1).0,
+        commits: watch::Sender::new(0),
+        rollouts: watch::Sender::default(),
+        errands: mpsc::channel(1).0,
+    };
+    Reconcile::new(state, compiler, store.clone(), Clock::start(), mpsc::channel(1).1, outlets).0
 }
 
 impl Reconcile {

@@ -92,7 +92,7 @@ pub use load::{
 };
 pub use node::Node;
 pub use resource::{ResourceType, TypeSet, Variant, Version};
-pub use server::{Connections, ServeError, ServerConfig, serve};
+pub use server::{Beside, Connections, Posted, ServeError, ServerConfig, serve};
 pub use status::{
     Acceptance, AcceptanceState, ClientEvent, ClientId, ClientStatus, Counters, Published, Rejection, Subscribed,
     TypeStatus,

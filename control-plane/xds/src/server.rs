@@ -1,6 +1,7 @@
 //! The gRPC side: accepts connections, knows which method is which, and moves messages between a stream and its
 //! session. What to say and when is the session's business.
 
+mod beside;
 mod frames;
 pub(crate) mod incoming;
 mod stall;
@@ -21,11 +22,13 @@ use tonic::transport::Server;
 use tower::layer::layer_fn;
 use tracing::{info, warn};
 
+pub use self::beside::{Beside, Posted};
 pub use self::incoming::Connections;
 use crate::codec::{Asks, Listed};
 use crate::load;
 use crate::pace::Rate;
 use crate::resource::{ResourceType, TypeSet, Variant};
+use crate::server::beside::Besides;
 use crate::server::frames::{Requests, Responses};
 use crate::server::incoming::{incoming, line, peer};
 use crate::server::stall::{Stalls, Watched};
@@ -83,6 +86,8 @@ pub struct ServerConfig {
     /// A client that hangs is [`stall_timeout`](Self::stall_timeout)'s business.
     pub keepalive_interval: Duration,
     pub keepalive_timeout: Duration,
+    /// What is served beside xDS, by path.
+    pub beside: Vec<Beside>,
     /// Counts what becomes of connections.
     pub connections: Connections,
     /// How long connections have to end once the server shuts down.
@@ -108,6 +113,7 @@ impl Default for ServerConfig {
             max_header_list_bytes: 16 << 10,
             keepalive_interval: Duration::from_secs(4),
             keepalive_timeout: Duration::from_secs(10),
+            beside: Vec::new(),
             connections: Connections::default(),
             drain_timeout: Duration::from_secs(2),
         }
@@ -165,7 +171,7 @@ pub async fn serve(
     let discovery = Discovery { store, config: config.clone(), stopping: stopping.clone() };
     let stalls = Stalls::new(config.connections.clone());
     let incoming = incoming(listener, &config, &stalls);
-    let watched = stalls.clone();
+    let (watched, places) = (stalls.clone(), config.beside.clone());
     let mut stopped = stopping.clone();
     let serving = Server::builder()
         .max_concurrent_streams(config.max_streams_per_connection)
@@ -173,7 +179,10 @@ pub async fn serve(
         .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
         .http2_max_local_error_reset_streams(Some(MAX_RESETS))
         .http2_max_header_list_size(config.max_header_list_bytes)
-        .layer(layer_fn(move |service| Watched { service, stalls: watched.clone() }))
+        .layer(layer_fn(move |service| Watched {
+            service: Besides { service, places: places.clone() },
+            stalls: watched.clone(),
+        }))
         .add_service(Service::<ADS>(discovery.clone()))
         .add_service(Service::<0>(discovery.clone()))
         .add_service(Service::<1>(discovery.clone()))

@@ -14,11 +14,25 @@ pub const MAX_KEY: usize = 4096;
 /// bytes. The service is in it so that one client is not the canary of every service at once, the salt so that an
 /// operator can deal anew.
 pub fn bucket(service: &str, salt: &str, key: &[u8]) -> u16 {
+    bucket_of(hash(service, salt, key))
+}
+
+/// The bucket of a key with this [`hash`].
+pub(crate) fn bucket_of(hash: u32) -> u16 {
+    (hash % BUCKETS) as u16
+}
+
+/// What a [`bucket`] is taken of.
+pub(crate) fn hash(service: &str, salt: &str, key: &[u8]) -> u32 {
     let key = key.get(..MAX_KEY).unwrap_or(key);
     let mut text = service.as_bytes().chain(&b":"[..]).chain(salt.as_bytes()).chain(&b":"[..]).chain(key);
     // Reading from slices cannot fail.
-    let hash = murmur3::murmur3_32(&mut text, 0).unwrap_or_default();
-    (hash % BUCKETS) as u16
+    murmur3::murmur3_32(&mut text, 0).unwrap_or_default()
+}
+
+/// Something that differs from client to client, where it is no [`bucket`]'s key.
+pub fn key_hash(key: &[u8]) -> u32 {
+    hash("", "", key)
 }
 
 /// The index that Envoy 1.40 picks from `weighted_clusters` whose `header_name` carries `bucket`: the value modulo the

@@ -1,16 +1,24 @@
 //! What to do with a request of a service: leave it alone, give it a bucket, or refuse it.
 
-use crate::bucket::bucket;
+use crate::bucket::{bucket_of, hash};
+use crate::client_id::is_client_id;
+use crate::names::RouteKind;
 use crate::policy::{HashOn, Policy, ServicePolicy};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// The policy does not know the service: not ours to touch.
+    /// Not ours to touch: the policy does not know the service, or the client has said which version it wants.
     Neutral,
     /// Ours, but the request carries no key: left to Envoy's own random draw, right in weight and not sticky.
     Unkeyed,
     /// To be written to `x-tg-rand`, by which Envoy picks the version.
-    Bucket(u16),
+    Bucket {
+        bucket: u16,
+        /// What the bucket is taken of: it differs from client to client.
+        key: u32,
+    },
+    /// The breaker is open: to be sent to the stable version, by `x-tg-version`.
+    Stable,
     /// To be answered here and now.
     Refuse(Refusal),
     /// To wait so many milliseconds for a ready instance, and to be [refused](ServicePolicy::refusal) then.
@@ -30,12 +38,12 @@ pub struct Refusal {
 
 const NO_READY_INSTANCE: &str = "no-ready-instance";
 
-/// Decides on a request of `service`. `fact` is asked, in the policy's order and only as far as needed, for what a
+/// Decides on a request of `service` whose breaker is closed. `fact` is asked, in the policy's order and only as far as needed, for what a
 /// source holds in this request: a header's value, or the peer's address as Envoy writes it (with or without a port).
 pub fn decide(policy: &Policy, service: &str, fact: impl FnMut(&HashOn) -> Option<Vec<u8>>) -> Decision {
     match policy.services.get(service) {
         None => Decision::Neutral,
-        Some(of_service) => of_service.decide(service, fact),
+        Some(of_service) => of_service.decide(service, RouteKind::Split, false, fact),
     }
 }
 
@@ -49,13 +57,26 @@ impl ServicePolicy {
         }
     }
 
-    /// As [`decide`], for a service whose policy is at hand.
-    pub fn decide(&self, service: &str, mut fact: impl FnMut(&HashOn) -> Option<Vec<u8>>) -> Decision {
+    /// As [`decide`], for a service whose policy is at hand, and whose breaker may be open. Who says which version it wants is at
+    /// most told to wait.
+    pub fn decide(
+        &self,
+        service: &str,
+        route: RouteKind,
+        open: bool,
+        mut fact: impl FnMut(&HashOn) -> Option<Vec<u8>>,
+    ) -> Decision {
         if !self.ready {
             return match self.hold_ms {
                 0 => Decision::Refuse(self.refusal()),
                 hold_ms => Decision::Hold(hold_ms),
             };
+        }
+        if route != RouteKind::Split {
+            return Decision::Neutral;
+        }
+        if open {
+            return Decision::Stable;
         }
         for source in &self.hash_on {
             let Some(value) = fact(source) else { continue };
@@ -64,11 +85,22 @@ impl ServicePolicy {
                 HashOn::SourceIp => source_ip(&value),
             };
             // An empty key would put everyone without one into one bucket, all on one version.
-            if !key.is_empty() {
-                return Decision::Bucket(bucket(service, &self.salt, key));
+            if !key.is_empty() && (!self.gives(source) || is_client_id(key)) {
+                return self.keyed(service, key);
             }
         }
         Decision::Unkeyed
+    }
+
+    /// For a client with this key.
+    pub fn keyed(&self, service: &str, key: &[u8]) -> Decision {
+        let key = hash(service, &self.salt, key);
+        Decision::Bucket { bucket: bucket_of(key), key }
+    }
+
+    /// Whether it is the cookie that clients without a key are given.
+    fn gives(&self, source: &HashOn) -> bool {
+        matches!((source, &self.cookie), (HashOn::Cookie(name), Some(cookie)) if *name == cookie.name)
     }
 }
 
@@ -101,6 +133,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::policy::ClientCookie;
 
     fn policy(hash_on: &[HashOn], ready: bool) -> Policy {
         let shop = ServicePolicy {
@@ -109,9 +142,15 @@ mod tests {
             ready,
             versions: vec!["v1".to_owned(), "v2".to_owned()],
             retry_after_s: 3,
-            hold_ms: 0,
+            ..ServicePolicy::default()
         };
         Policy { services: BTreeMap::from([("shop".to_owned(), shop)]), ..Policy::default() }
+    }
+
+    /// Where this key lands.
+    fn at(key: &str) -> Decision {
+        let key = hash("shop", "r1", key.as_bytes());
+        Decision::Bucket { bucket: bucket_of(key), key }
     }
 
     fn header(name: &str) -> HashOn {
@@ -145,7 +184,7 @@ mod tests {
         ];
         for (hash_on, headers, key) in table {
             let decision = decide(&policy(hash_on, true), "shop", request(headers, "192.0.2.1:5000"));
-            let expected = key.map_or(Decision::Unkeyed, |key| Decision::Bucket(bucket("shop", "r1", key.as_bytes())));
+            let expected = key.map_or(Decision::Unkeyed, at);
             assert_eq!(decision, expected, "{hash_on:?} {headers:?}");
         }
     }
@@ -176,7 +215,38 @@ mod tests {
             decide(&policy, "shop", request(&[], "192.0.2.1:5000"))
         };
         assert_eq!(holding(false), Decision::Hold(5_000));
-        assert_eq!(holding(true), Decision::Bucket(bucket("shop", "r1", b"192.0.2.1")));
+        assert_eq!(holding(true), at("192.0.2.1"));
+    }
+
+    #[test]
+    fn who_wants_a_version_is_asked_for_no_key_and_waits_as_all_do() {
+        let mut shop = policy(&[HashOn::SourceIp], true).services.remove("shop").unwrap();
+        for route in [RouteKind::Stable, RouteKind::Canary] {
+            assert_eq!(shop.decide("shop", route, true, |_| panic!("asked for a fact")), Decision::Neutral);
+        }
+        shop.ready = false;
+        assert_eq!(shop.decide("shop", RouteKind::Canary, true, |_| None), Decision::Refuse(shop.refusal()));
+        shop.hold_ms = 7;
+        assert_eq!(shop.decide("shop", RouteKind::Canary, true, |_| None), Decision::Hold(7));
+    }
+
+    #[test]
+    fn with_the_breaker_open_everyone_is_stables_unseen() {
+        let shop = policy(&[HashOn::SourceIp], true).services.remove("shop").unwrap();
+        assert_eq!(shop.decide("shop", RouteKind::Split, true, |_| panic!("asked for a fact")), Decision::Stable);
+    }
+
+    #[test]
+    fn a_cookie_that_is_given_has_to_hold_an_id_and_another_may_hold_anything() {
+        let sources = [HashOn::Cookie("session".to_owned()), HashOn::Cookie("tg_id".to_owned())];
+        let mut shop = policy(&sources, true).services.remove("shop").unwrap();
+        shop.cookie = Some(ClientCookie { name: "tg_id".to_owned(), max_age_s: 1 });
+        let decide = |header| shop.decide("shop", RouteKind::Split, false, request(&[("cookie", header)], ""));
+        assert_eq!(decide("tg_id=abc-7"), at("abc-7"));
+        assert_eq!(decide("session=a.b/c; tg_id=abc-7"), at("a.b/c"));
+        for malformed in ["tg_id=", "tg_id=a.b", "tg_id=\u{e4}", &format!("tg_id={}", "a".repeat(65))] {
+            assert_eq!(decide(malformed), Decision::Unkeyed, "{malformed}");
+        }
     }
 
     #[test]

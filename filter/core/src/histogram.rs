@@ -37,6 +37,11 @@ impl Histogram {
         self.0.values().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
+    /// How many buckets are not empty.
+    pub fn buckets(&self) -> usize {
+        self.0.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

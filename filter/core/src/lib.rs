@@ -15,18 +15,24 @@
 )]
 
 mod bucket;
+mod client_id;
 mod decide;
+mod outcome;
+mod breaker;
 mod histogram;
 mod names;
 mod policy;
 mod report;
 
-pub use bucket::{BUCKETS, MAX_KEY, bucket, pick};
+pub use breaker::{BreakerState, CanaryAnswer, StableAnswers};
+pub use bucket::{BUCKETS, MAX_KEY, bucket, key_hash, pick};
+pub use client_id::{client_id, is_client_id};
 pub use decide::{Decision, Refusal, cookie, decide, source_ip};
 pub use histogram::Histogram;
 pub use names::{
-    BUCKET_HEADER, CAPABILITIES, Counter, HEARTBEAT_COUNTER, REASON_HEADER, UNKNOWN_SCHEMA_COUNTER, VERSION_HEADER,
-    counter_name, service_of_route, version_counter_name,
+    BUCKET_HEADER, CAPABILITIES, CHOICE_HEADER, Counter, HEARTBEAT_COUNTER, REASON_HEADER, RouteKind,
+    UNKNOWN_SCHEMA_COUNTER, VERSION_HEADER, breaker_gauge_name, counter_name, service_of_route, version_counter_name,
 };
-pub use policy::{Failure, HashOn, Policy, PolicyError, SCHEMA, ServicePolicy};
+pub use outcome::{Answer, Outcome};
+pub use policy::{BreakerPolicy, ClientCookie, Failure, HashOn, Policy, PolicyError, SCHEMA, ServicePolicy};
 pub use report::{Answers, REPORT_PATH, Report, ServiceReport, Trip};

@@ -4,6 +4,9 @@
 /// Carries the bucket to Envoy's `weighted_clusters.header_name`; stripped from clients.
 pub const BUCKET_HEADER: &str = "x-tg-rand";
 
+/// Says `stable` where a breaker is open; the filter alone sets it, and it is stripped from clients.
+pub const CHOICE_HEADER: &str = "x-tg-version";
+
 /// On answers made at the edge: why.
 pub const REASON_HEADER: &str = "x-tidegate-reason";
 
@@ -19,24 +22,33 @@ pub const HEARTBEAT_COUNTER: &str = "tidegate.heartbeat_total";
 /// plugin's own configuration Envoy 1.40 calls it deprecated). A call that is not
 /// in here ends the VM; a callback that is not in here is never made, which is how the ones that the filter has no use for
 /// come at no cost. `proxy_on_delete` frees a request's memory.
-pub const CAPABILITIES: [&str; 17] = [
+pub const CAPABILITIES: [&str; 26] = [
+    "proxy_add_header_map_value",
     "proxy_continue_stream",
     "proxy_define_metric",
     "proxy_get_buffer_bytes",
+    "proxy_get_current_time_nanoseconds",
     "proxy_get_header_map_value",
     "proxy_get_property",
+    "proxy_get_shared_data",
+    "proxy_http_call",
     "proxy_increment_metric",
     "proxy_log",
     "proxy_on_configure",
     "proxy_on_context_create",
     "proxy_on_delete",
+    "proxy_on_http_call_response",
     "proxy_on_request_headers",
     "proxy_on_response_headers",
+    "proxy_on_response_trailers",
     "proxy_on_tick",
+    "proxy_record_metric",
     "proxy_replace_header_map_value",
     "proxy_send_local_response",
     "proxy_set_effective_context",
+    "proxy_set_shared_data",
     "proxy_set_tick_period_milliseconds",
+    "random_get",
 ];
 
 /// Policies not applied because they had another schema: once for each VM that was given one.
@@ -53,10 +65,27 @@ pub enum Counter {
     Refused,
     /// Requests that had to wait for a ready instance, whatever came of them.
     Held,
+    /// Clients that were given a cookie.
+    Given,
+    /// Requests sent to the stable version because the breaker was open.
+    Shielded,
+    /// The canary's answers that its breaker counted as failures.
+    BreakerFailures,
+    /// How often the breaker opened.
+    BreakerTrips,
 }
 
 impl Counter {
-    pub const ALL: [Self; 4] = [Self::Bucketed, Self::Unkeyed, Self::Refused, Self::Held];
+    pub const ALL: [Self; 8] = [
+        Self::Bucketed,
+        Self::Unkeyed,
+        Self::Refused,
+        Self::Held,
+        Self::Given,
+        Self::Shielded,
+        Self::BreakerFailures,
+        Self::BreakerTrips,
+    ];
 
     fn word(self) -> &'static str {
         match self {
@@ -64,6 +93,10 @@ impl Counter {
             Self::Unkeyed => "unkeyed_total",
             Self::Refused => "refused_total",
             Self::Held => "held_total",
+            Self::Given => "cookies_given_total",
+            Self::Shielded => "breaker_shielded_total",
+            Self::BreakerFailures => "breaker_failures_total",
+            Self::BreakerTrips => "breaker_trips_total",
         }
     }
 }
@@ -71,6 +104,11 @@ impl Counter {
 /// The counter's name in Envoy, without `wasmcustom.`.
 pub fn counter_name(service: &str, counter: Counter) -> String {
     format!("tidegate.service.{service}.{}", counter.word())
+}
+
+/// The gauge that is 1 while the breaker is open, else 0; without `wasmcustom.` too.
+pub fn breaker_gauge_name(service: &str) -> String {
+    format!("tidegate.service.{service}.breaker_open")
 }
 
 /// The counter of the answers that `version` gave, as [`VERSION_HEADER`] had it; without `wasmcustom.` too.
@@ -83,9 +121,51 @@ pub fn service_of_route(route: &str) -> &str {
     route.split_once('/').map_or(route, |(service, _)| service)
 }
 
+/// What decides where a route's requests go; its name says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteKind {
+    /// The weights.
+    Split,
+    /// The client, who wants the stable version.
+    Stable,
+    /// The client, who wants the canary.
+    Canary,
+}
+
+impl RouteKind {
+    /// As a route of `SERVICE` or `SERVICE/KIND` is named.
+    pub fn of(route: &str) -> Self {
+        match route.split_once('/') {
+            Some((_, "stable")) => Self::Stable,
+            Some((_, "canary")) => Self::Canary,
+            _ => Self::Split,
+        }
+    }
+
+    /// The name of such a route.
+    pub fn route_name(self, service: &str) -> String {
+        match self {
+            Self::Split => service.to_owned(),
+            Self::Stable => format!("{service}/stable"),
+            Self::Canary => format!("{service}/canary"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_routes_name_says_its_service_and_kind() {
+        for kind in [RouteKind::Split, RouteKind::Stable, RouteKind::Canary] {
+            let route = kind.route_name("shop");
+            assert_eq!((service_of_route(&route), RouteKind::of(&route)), ("shop", kind));
+        }
+        for other in ["", "/", "canary", "shop/", "shop/else", "shop/canary/x"] {
+            assert_eq!(RouteKind::of(other), RouteKind::Split, "{other}");
+        }
+    }
 
     #[test]
     fn route_names_its_service() {
@@ -104,7 +184,11 @@ mod tests {
                 "tidegate.service.shop.bucketed_total",
                 "tidegate.service.shop.unkeyed_total",
                 "tidegate.service.shop.refused_total",
-                "tidegate.service.shop.held_total"
+                "tidegate.service.shop.held_total",
+                "tidegate.service.shop.cookies_given_total",
+                "tidegate.service.shop.breaker_shielded_total",
+                "tidegate.service.shop.breaker_failures_total",
+                "tidegate.service.shop.breaker_trips_total",
             ]
         );
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub const SCHEMA: u32 = 1;
 
 /// The default is neutral: no service, so the filter touches no request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
     pub schema: u32,
     /// Means nothing by itself: raising it makes the ECDS resource another one, which heals a crashed filter.
@@ -21,7 +21,7 @@ pub struct Policy {
     pub services: BTreeMap<String, ServicePolicy>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServicePolicy {
     /// Part of what is hashed: another salt deals the buckets anew.
@@ -40,6 +40,54 @@ pub struct ServicePolicy {
     /// How long a request waits for a ready instance before it is refused; 0: not at all.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub hold_ms: u64,
+    /// The cookie that a client without a key is given, with an id in it that is its key; only where a cookie of that name is in
+    /// [`hash_on`](Self::hash_on).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<ClientCookie>,
+    /// Whether the filter tells the control plane what it sees of the answers of `versions`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub report: bool,
+    /// What sends everyone to the stable version once the canary has failed too often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerPolicy>,
+    /// Whether answers may be gRPC's, whose failures are no HTTP statuses.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub grpc: bool,
+}
+
+/// A cookie that is set on the answer to a client without one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientCookie {
+    pub name: String,
+    /// Seconds that clients keep it.
+    pub max_age_s: u32,
+}
+
+/// When the canary has failed too often: see [`BreakerState`](crate::BreakerState).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BreakerPolicy {
+    /// The trial: what was seen in another one does not count, and a breaker that opened in it is closed.
+    pub epoch: String,
+    /// The version that is the measure, and where everyone is sent.
+    pub stable: String,
+    pub canary: String,
+    /// What counts as a failure.
+    pub fail_on: Vec<Failure>,
+    /// The share of failures that is normal at least, in basis points.
+    pub p0: u32,
+    /// The share at which it opens, in basis points.
+    pub p1: u32,
+    /// How much evidence it takes.
+    pub h: f64,
+    /// From how many clients it has to come.
+    pub min_distinct_keys: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -80,6 +128,16 @@ pub enum Failure {
     Unknown,
     /// gRPC status 4.
     DeadlineExceeded,
+}
+
+/// What counts as a failure of an answer that is watched without a breaker.
+const FAILURES: [Failure; 4] = [Failure::ServerError, Failure::Reset, Failure::ConnectFailure, Failure::Timeout];
+
+impl ServicePolicy {
+    /// What counts as a failure.
+    pub fn fail_on(&self) -> &[Failure] {
+        self.breaker.as_ref().map_or(&FAILURES, |breaker| &breaker.fail_on)
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -159,7 +217,7 @@ mod tests {
                     ready: true,
                     versions: vec!["v1".to_owned(), "v2".to_owned()],
                     retry_after_s: 2,
-                    hold_ms: 0,
+                    ..ServicePolicy::default()
                 },
             )]),
             ..Policy::default()
@@ -170,6 +228,16 @@ mod tests {
     fn wire_form_is_stable() {
         assert_eq!(shop().to_json(), SHOP);
         assert_eq!(Policy::parse(SHOP.as_bytes()).unwrap(), shop());
+    }
+
+    #[test]
+    fn wire_form_of_a_canary_with_everything_is_stable() {
+        let text = r#"{"salt":"","ready":true,"retryAfterS":1,"cookie":{"name":"tg_id","maxAgeS":60},"report":true,"breaker":{"epoch":"e1","stable":"v1","canary":"v2","failOn":["5xx","connect-failure","unavailable"],"p0":100,"p1":1000,"h":13.9,"minDistinctKeys":3},"grpc":true}"#;
+        let policy: ServicePolicy = serde_json::from_str(text).unwrap();
+        let breaker = policy.breaker.as_ref().unwrap();
+        assert_eq!((breaker.fail_on.len(), breaker.h, policy.grpc), (3, 13.9, true));
+        let again = serde_json::to_string(&policy).unwrap();
+        assert_eq!(again.replace(r#""hashOn":[],"#, "").replace(r#""versions":[],"#, ""), text);
     }
 
     #[test]
@@ -204,14 +272,27 @@ mod tests {
     fn service_policy() -> impl Strategy<Value = ServicePolicy> {
         let source = prop_oneof!["[a-z][a-z0-9-]{0,12}".prop_map(HashOn::Header), Just(HashOn::SourceIp)];
         let sources = proptest::collection::vec(source, 0..3);
-        (any::<String>(), sources, any::<bool>(), any::<Vec<String>>(), any::<u32>(), any::<u64>()).prop_map(
-            |(salt, hash_on, ready, versions, retry_after_s, hold_ms)| ServicePolicy {
-                hold_ms,
-                salt,
-                hash_on,
-                ready,
-                versions,
-                retry_after_s,
+        let cookie = proptest::option::of(any::<(String, u32)>());
+        let breaker = proptest::option::of((
+            any::<[String; 3]>(),
+            any::<[u32; 3]>(),
+            (0..1_000_u32).prop_map(|h| f64::from(h) / 4.0),
+        ));
+        let numbers = (any::<u32>(), any::<u64>(), any::<[bool; 3]>());
+        (any::<String>(), sources, any::<Vec<String>>(), numbers, cookie, breaker).prop_map(
+            |(salt, hash_on, versions, (retry_after_s, hold_ms, [ready, report, grpc]), cookie, breaker)| {
+                let breaker = breaker.map(|([epoch, stable, canary], [p0, p1, min_distinct_keys], h)| BreakerPolicy {
+                    epoch,
+                    stable,
+                    canary,
+                    fail_on: vec![Failure::Timeout, Failure::DeadlineExceeded],
+                    p0,
+                    p1,
+                    h,
+                    min_distinct_keys,
+                });
+                let cookie = cookie.map(|(name, max_age_s)| ClientCookie { name, max_age_s });
+                ServicePolicy { salt, hash_on, ready, versions, retry_after_s, hold_ms, cookie, report, breaker, grpc }
             },
         )
     }

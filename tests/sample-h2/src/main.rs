@@ -33,6 +33,7 @@ environment: PORT (8080)  VERSION (v1)  TERM (graceful | now | ignore)
 
 paths: /grpc.health.v1.Health/Check   SERVING
        /stream                        a frame each 100 ms for a second
+       /fail/VERSION                  what was sent, and status 13 of that version
        any other                      what was sent";
 
 const PAUSE: Duration = Duration::from_millis(100);
@@ -131,12 +132,16 @@ async fn answer(
     request: Request<Incoming>,
     served_by: HeaderValue,
 ) -> Result<Response<impl Body<Data = Bytes, Error = Infallible>>, Infallible> {
+    let failing = request.uri().path().strip_prefix("/fail/").is_some_and(|version| {
+        served_by.as_bytes().strip_prefix(version.as_bytes()).is_some_and(|rest| rest.starts_with(b"/"))
+    });
     let (first, pieces) = match request.uri().path() {
         "/grpc.health.v1.Health/Check" => (Bytes::from_static(SERVING), 0),
         "/stream" => (Bytes::from_static(PIECE), PIECES),
         _ => (echo(request.into_body()).await, 0),
     };
-    let mut response = Response::new(StreamBody::new(body(first, pieces)));
+    let status = if failing { "13" } else { "0" };
+    let mut response = Response::new(StreamBody::new(body(first, pieces, status)));
     response.headers_mut().insert("x-served-by", served_by);
     response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
     Ok(response)
@@ -150,7 +155,7 @@ async fn echo(body: Incoming) -> Bytes {
 
 /// The first frame at once, further pieces each after a pause, and a status. An empty frame is left out: Envoy takes two of them in
 /// a row for a flood, and ends the connection.
-fn body(first: Bytes, pieces: usize) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> {
+fn body(first: Bytes, pieces: usize, status: &'static str) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> {
     stream::unfold(usize::from(first.is_empty()), move |sent| {
         let first = first.clone();
         async move {
@@ -162,7 +167,7 @@ fn body(first: Bytes, pieces: usize) -> impl Stream<Item = Result<Frame<Bytes>, 
                 }
                 sent if sent == pieces + 1 => Frame::trailers(HeaderMap::from_iter([(
                     http::HeaderName::from_static("grpc-status"),
-                    HeaderValue::from_static("0"),
+                    HeaderValue::from_static(status),
                 )])),
                 _ => return None,
             };

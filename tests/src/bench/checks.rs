@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Row, processor};
+use super::{Row, filter::processor};
 use crate::{client::Request, poll::until, ports, tidegate::Tidegate};
 
 /// Instances of one service; each of them at an address that other services have, too.

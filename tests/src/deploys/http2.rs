@@ -38,6 +38,18 @@ impl Http2 {
         self.ask(request, limit, false).await
     }
 
+    /// A body to this path, by this method.
+    pub async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: impl Into<Bytes>,
+        limit: Duration,
+    ) -> Result<Outcome> {
+        let request = Request::builder().method(method).uri(self.uri(path)).body(Full::new(body.into()))?;
+        Ok(self.ask(request, limit, false).await?.0)
+    }
+
     /// A gRPC call, which failed where its status is not 0.
     pub async fn call(&mut self, path: &str, limit: Duration) -> Result<(Outcome, Option<String>)> {
         let request = Request::builder().method(Method::POST).uri(self.uri(path));

@@ -1,5 +1,5 @@
 //! Clusters and their endpoints: one EDS cluster `SERVICE/VERSION` for each version, and for a canary the aggregate
-//! `SERVICE/VERSION+spill` that serves its share from stable while it has nothing ready. Readiness holds here, in plain xDS,
+//! `SERVICE/VERSION+spill` that serves its share from stable while it has too few ready. Readiness holds here, in plain xDS,
 //! whatever the filter does.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,8 +35,10 @@ use envoy_types::pb::google::protobuf::{Struct, Value};
 use envoy_types::util::pack_any;
 
 use super::message::{address, ads, bool, duration, uint32};
-use super::{SPILL, TIDEGATE, tls};
+use super::{MIRROR, SPILL, TIDEGATE, tls};
 use crate::VersionName;
+use crate::config::Canary;
+use crate::config::canary::{Step, WhenNotReady};
 use crate::name::cluster_name;
 use crate::rollout::Split;
 use crate::service::{InstanceView, ServiceView, VersionView};
@@ -82,22 +84,49 @@ pub(super) fn clusters(view: &ServiceView) -> Clusters {
     let nothing = VersionView::default();
     for version in view.split.versions() {
         let name = cluster_name(&view.name, version);
-        let spills = matches!(&view.split, Split::Rollout { canary, .. } if canary.version == *version);
+        let canary = match &view.split {
+            Split::Rollout { canary, .. } if canary.version == *version => Some(canary),
+            _ => None,
+        };
+        let spills = canary.is_some_and(|canary| spills(canary));
+        let too_few = canary.is_some() && view.below_min_ready().is_some();
         let members = view.versions.get(version).unwrap_or(&nothing);
-        clusters.insert(name.clone(), eds_cluster(&name, members.protocol, view));
-        assignments.insert(name.clone(), assignment(&name, version, members, spills));
+        let copies = canary.filter(|canary| mirrors(canary)).map(|_| mirror_name(view, version));
+        for name in [name].into_iter().chain(copies) {
+            clusters.insert(name.clone(), eds_cluster(&name, members.protocol, view));
+            assignments.insert(name.clone(), assignment(&name, version, members, spills, too_few));
+        }
     }
-    if let Split::Rollout { stable, canary, .. } = &view.split {
-        let name = spill_name(view, &canary.version);
+    if let Split::Rollout { stable, canary, .. } = &view.split
+        && spills(canary)
+    {
+        let name = canary_name(view, canary);
         let members = [&canary.version, stable].map(|version| cluster_name(&view.name, version));
         clusters.insert(name.clone(), aggregate(&name, members));
     }
     (clusters, assignments)
 }
 
-/// The aggregate of a canary.
-pub(super) fn spill_name(view: &ServiceView, canary: &VersionName) -> String {
-    cluster_name(&view.name, canary) + SPILL
+/// Whether its clients get the stable version while it is not ready.
+fn spills(canary: &Canary) -> bool {
+    canary.when_not_ready == WhenNotReady::Stable
+}
+
+/// Whether it is ever sent copies of requests.
+pub(super) fn mirrors(canary: &Canary) -> bool {
+    canary.steps.iter().any(|step| matches!(step, Step::Mirror(_)))
+}
+
+/// Where a canary's clients are sent: its aggregate, or to it alone.
+pub(super) fn canary_name(view: &ServiceView, canary: &Canary) -> String {
+    let name = cluster_name(&view.name, &canary.version);
+    if spills(canary) { name + SPILL } else { name }
+}
+
+/// Where copies of requests are sent: the canary's instances once more, so that what becomes of copies is not counted as what
+/// becomes of requests. Envoy counts both alike, by cluster.
+pub(super) fn mirror_name(view: &ServiceView, canary: &VersionName) -> String {
+    cluster_name(&view.name, canary) + MIRROR
 }
 
 fn eds_cluster(name: &str, protocol: Protocol, view: &ServiceView) -> Cluster {
@@ -240,7 +269,14 @@ fn circuit_breakers() -> CircuitBreakers {
     }
 }
 
-fn assignment(name: &str, version: &VersionName, members: &VersionView, spills: bool) -> ClusterLoadAssignment {
+/// `too_few`: those that would serve are kept from new requests, and end what they have.
+fn assignment(
+    name: &str,
+    version: &VersionName,
+    members: &VersionView,
+    spills: bool,
+    too_few: bool,
+) -> ClusterLoadAssignment {
     // As in Kubernetes: when all that is left is being stopped, it goes on serving. A canary need not: it has stable behind it.
     let all_stopping = !spills && !members.instances.iter().any(InstanceView::is_serving);
     let endpoints: Vec<LbEndpoint> = members
@@ -248,7 +284,9 @@ fn assignment(name: &str, version: &VersionName, members: &VersionView, spills: 
         .iter()
         .filter_map(|instance| {
             let is_stopping = instance.is_leaving();
-            let status = if instance.is_serving() || (all_stopping && is_stopping && instance.readiness.is_ready()) {
+            let status = if too_few && instance.is_serving() {
+                HealthStatus::Unhealthy
+            } else if instance.is_serving() || (all_stopping && is_stopping && instance.readiness.is_ready()) {
                 HealthStatus::Healthy
             } else if is_stopping {
                 HealthStatus::Draining

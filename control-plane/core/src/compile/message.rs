@@ -59,6 +59,32 @@ pub(super) fn ads(initial_fetch_timeout: Duration) -> ConfigSource {
     }
 }
 
+/// What a runtime key says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RuntimeValue {
+    /// The weight of a cluster.
+    Weight(u32),
+    /// A share in basis points, where Envoy asks for a fraction: it would take a plain number for whole percent.
+    Fraction(u32),
+}
+
+impl RuntimeValue {
+    fn encoded(self) -> prost_types::Value {
+        use prost_types::value::Kind;
+        let value = |kind| prost_types::Value { kind: Some(kind) };
+        let number = |number: u32| value(Kind::NumberValue(f64::from(number)));
+        match self {
+            Self::Weight(weight) => number(weight),
+            Self::Fraction(basis_points) => {
+                let denominator = value(Kind::StringValue("TEN_THOUSAND".to_owned()));
+                let fields =
+                    [("numerator".to_owned(), number(basis_points)), ("denominator".to_owned(), denominator)].into();
+                value(Kind::StructValue(prost_types::Struct { fields }))
+            }
+        }
+    }
+}
+
 /// `envoy.service.runtime.v3.Runtime`, with its fields in order: the generated type keeps them in a hash map, whose bytes
 /// differ from run to run, and a version is the hash of the bytes.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -72,11 +98,20 @@ pub struct RuntimeLayer {
 }
 
 impl RuntimeLayer {
-    pub(super) fn new(name: &str, values: &BTreeMap<String, u32>) -> Self {
-        let number =
-            |value: u32| prost_types::Value { kind: Some(prost_types::value::Kind::NumberValue(f64::from(value))) };
-        let fields = values.iter().map(|(key, value)| (key.clone(), number(*value))).collect();
+    pub(super) fn new(name: &str, values: &BTreeMap<String, RuntimeValue>) -> Self {
+        let fields = values.iter().map(|(key, value)| (key.clone(), value.encoded())).collect();
         Self { name: name.to_owned(), layer: Some(prost_types::Struct { fields }) }
+    }
+
+    /// Its values that are whole and not negative, as all that tidegate writes are.
+    #[must_use]
+    pub fn values(&self) -> BTreeMap<String, u32> {
+        let whole = |value: &prost_types::Value| match value.kind {
+            Some(prost_types::value::Kind::NumberValue(number)) => format!("{number}").parse().ok(),
+            _ => None,
+        };
+        let fields = self.layer.iter().flat_map(|layer| &layer.fields);
+        fields.filter_map(|(key, value)| Some((key.clone(), whole(value)?))).collect()
     }
 }
 

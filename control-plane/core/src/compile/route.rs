@@ -4,16 +4,19 @@
 //! (`tg.SERVICE.CLUSTER`): a change of weight is a few bytes of RTDS. What stands in the route itself is the safe default for
 //! an Envoy to which no weight has come yet. Raising a canary's weight moves nobody off it, because the canary is last.
 
+mod overrides;
+
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use envoy_types::pb::envoy::config::core::v3::HeaderValueOption;
-use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
+use envoy_types::pb::envoy::config::core::v3::{HeaderValueOption, RuntimeFractionalPercent};
 use envoy_types::pb::envoy::config::route::v3::retry_policy::{
     RetryBackOff, RetryHostPredicate, RetryPriority, retry_host_predicate, retry_priority,
 };
 use envoy_types::pb::envoy::config::route::v3::route::Action;
-use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, MaxStreamDuration};
+use envoy_types::pb::envoy::config::route::v3::route_action::{
+    ClusterSpecifier, MaxStreamDuration, RequestMirrorPolicy,
+};
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::{ClusterWeight, RandomValueSpecifier};
 use envoy_types::pb::envoy::config::route::v3::{
@@ -22,16 +25,20 @@ use envoy_types::pb::envoy::config::route::v3::{
 };
 use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use envoy_types::pb::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
-use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
-use envoy_types::pb::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher};
+use envoy_types::pb::envoy::r#type::v3::FractionalPercent;
+use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use envoy_types::pb::google::protobuf::Any;
 use envoy_types::util::pack_any;
-use tidegate_filter_core::{BUCKET_HEADER, ServicePolicy, VERSION_HEADER};
+use tidegate_filter_core::{
+    BUCKET_HEADER, BreakerPolicy, CHOICE_HEADER, ClientCookie, RouteKind, ServicePolicy, VERSION_HEADER,
+};
 
 use super::TIDEGATE;
-use super::cluster::{VERSION_KEY, spill_name};
-use super::message::{duration, header, uint32};
+use super::cluster::{VERSION_KEY, canary_name, mirror_name, mirrors};
+use super::message::{RuntimeValue, duration, header, uint32};
+use crate::ServiceName;
 use crate::config::WHOLE;
+use crate::config::canary::AffinityCookie;
 use crate::name::cluster_name;
 use crate::rollout::{Split, runtime_prefix, salt};
 use crate::service::ServiceView;
@@ -59,7 +66,8 @@ pub(super) fn configuration(name: &str, hosts: Vec<(String, Vec<Route>)>) -> Rou
     }
 }
 
-/// Two routes: the methods that may be repeated, and all others. Both bear the service's name, which tells the filter whose
+/// Where requests go, in order of precedence: where the client says, where an open breaker says, where the weights say. Each is
+/// two routes: the methods that may be repeated, and all others. All bear the service's name, which tells the filter whose
 /// policy applies.
 pub(super) fn routes(view: &ServiceView, policy: Option<&ServicePolicy>) -> Vec<Route> {
     let (safe, others) = match view.traffic.retry.unwrap_or_default() {
@@ -67,12 +75,43 @@ pub(super) fn routes(view: &ServiceView, policy: Option<&ServicePolicy>) -> Vec<
         Retry::Off => ("", ""),
         Retry::All => (RETRY_SAFE, RETRY_SAFE),
     };
-    [(true, safe), (false, others)].map(|(safe, retry_on)| route(view, policy, safe, retry_on)).into()
+    let ways = ways(view);
+    let both = |way| [(true, safe), (false, others)].map(|(safe, retry_on)| route(view, policy, way, safe, retry_on));
+    ways.iter().flat_map(both).collect()
 }
 
-fn route(view: &ServiceView, policy: Option<&ServicePolicy>, safe: bool, retry_on: &str) -> Route {
-    let is_sticky = policy.is_some_and(|policy| !policy.versions.is_empty());
-    let filtered = policy.is_some();
+/// One reason for a request to go somewhere.
+struct Way {
+    kind: RouteKind,
+    header: Option<HeaderMatcher>,
+    to: ClusterSpecifier,
+}
+
+fn ways(view: &ServiceView) -> Vec<Way> {
+    let mut ways = Vec::new();
+    if let Split::Rollout { stable, canary, .. } = &view.split {
+        let mut say = |header, kind| {
+            let to = match kind {
+                RouteKind::Canary => canary_name(view, canary),
+                RouteKind::Stable | RouteKind::Split => cluster_name(&view.name, stable),
+            };
+            ways.push(Way { kind, header: Some(header), to: ClusterSpecifier::Cluster(to) });
+        };
+        for (header, kind) in overrides::of(&canary.overrides) {
+            say(header, kind);
+        }
+        if breaker(view).is_some() {
+            say(overrides::exactly(CHOICE_HEADER, "stable"), RouteKind::Split);
+        }
+    }
+    ways.push(Way { kind: RouteKind::Split, header: None, to: cluster_specifier(view) });
+    ways
+}
+
+fn route(view: &ServiceView, policy: Option<&ServicePolicy>, way: &Way, safe: bool, retry_on: &str) -> Route {
+    let names_versions = policy.is_some_and(|policy| !policy.versions.is_empty());
+    // Who says where to go needs no filter, except to wait.
+    let filtered = policy.is_some_and(|policy| way.kind == RouteKind::Split || policy.hold_ms > 0);
     let mut of_filter = HashMap::new();
     if filtered {
         of_filter.insert(
@@ -80,11 +119,13 @@ fn route(view: &ServiceView, policy: Option<&ServicePolicy>, safe: bool, retry_o
             pack_any(FilterConfig { config: Some(Any::default()), ..FilterConfig::default() }),
         );
     }
+    let is_split = way.kind == RouteKind::Split && way.header.is_none();
     let action = RouteAction {
-        cluster_specifier: Some(cluster_specifier(view)),
+        cluster_specifier: Some(way.to.clone()),
         // A stream may last; what is idle is ended by the connection manager.
         timeout: duration(Duration::ZERO),
         retry_policy: Some(retry_policy(view, retry_on)),
+        request_mirror_policies: if safe && is_split { mirror(view).into_iter().collect() } else { Vec::new() },
         max_stream_duration: is_grpc(view).then(|| MaxStreamDuration {
             // A client's own deadline, whatever it is.
             grpc_timeout_header_max: duration(Duration::ZERO),
@@ -92,20 +133,36 @@ fn route(view: &ServiceView, policy: Option<&ServicePolicy>, safe: bool, retry_o
         }),
         ..RouteAction::default()
     };
+    let ours = [BUCKET_HEADER, CHOICE_HEADER].map(str::to_owned);
     Route {
-        name: view.name.as_str().to_owned(),
+        name: way.kind.route_name(view.name.as_str()),
         r#match: Some(RouteMatch {
             path_specifier: Some(path(&view.path)),
-            headers: if safe { vec![safe_methods()] } else { Vec::new() },
+            headers: way.header.clone().into_iter().chain(safe.then(safe_methods)).collect(),
             ..RouteMatch::default()
         }),
         typed_per_filter_config: of_filter,
-        // The bucket is between the filter and the router; which version answered is what the filter counts by.
-        request_headers_to_remove: if filtered { vec![BUCKET_HEADER.to_owned()] } else { Vec::new() },
-        response_headers_to_add: if is_sticky { vec![who_answered()] } else { Vec::new() },
+        // What is between the filter and the router; which version answered is what the filter counts by.
+        request_headers_to_remove: if filtered { ours.into() } else { Vec::new() },
+        response_headers_to_add: if names_versions { vec![who_answered()] } else { Vec::new() },
         action: Some(Action::Route(action)),
         ..Route::default()
     }
+}
+
+/// Copies of requests for a canary whose steps have some; how many is a runtime key, as the weights are.
+fn mirror(view: &ServiceView) -> Option<RequestMirrorPolicy> {
+    let Split::Rollout { canary, .. } = &view.split else { return None };
+    mirrors(canary).then(|| RequestMirrorPolicy {
+        cluster: mirror_name(view, &canary.version),
+        runtime_fraction: Some(RuntimeFractionalPercent {
+            default_value: Some(FractionalPercent { numerator: 0, denominator: DenominatorType::TenThousand as i32 }),
+            runtime_key: mirror_key(&view.name),
+        }),
+        // The canary is asked for what the client asked for.
+        disable_shadow_host_suffix_append: true,
+        ..RequestMirrorPolicy::default()
+    })
 }
 
 fn is_grpc(view: &ServiceView) -> bool {
@@ -128,15 +185,7 @@ fn path(prefix: &str) -> PathSpecifier {
 }
 
 fn safe_methods() -> HeaderMatcher {
-    let regex = RegexMatcher { regex: SAFE_METHODS.to_owned(), ..RegexMatcher::default() };
-    HeaderMatcher {
-        name: ":method".to_owned(),
-        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(StringMatcher {
-            match_pattern: Some(MatchPattern::SafeRegex(regex)),
-            ..StringMatcher::default()
-        })),
-        ..HeaderMatcher::default()
-    }
+    overrides::matching(":method", SAFE_METHODS)
 }
 
 /// The clusters of a split with several versions: name, and the weight that is safe without RTDS.
@@ -151,7 +200,7 @@ fn weighted(view: &ServiceView) -> Vec<(String, u32)> {
         }
         Split::Rollout { stable, canary, stable_gone, .. } => {
             let (of_stable, of_canary) = if *stable_gone { (0, WHOLE) } else { (WHOLE, 0) };
-            vec![(cluster_name(&view.name, stable), of_stable), (spill_name(view, &canary.version), of_canary)]
+            vec![(cluster_name(&view.name, stable), of_stable), (canary_name(view, canary), of_canary)]
         }
     }
 }
@@ -174,34 +223,83 @@ fn cluster_specifier(view: &ServiceView) -> ClusterSpecifier {
     })
 }
 
-/// The live weights by runtime key; empty for a service with one version.
-pub(super) fn weights(view: &ServiceView) -> BTreeMap<String, u32> {
+/// The live weights by runtime key, and the share of copies; empty for a service with one version.
+pub(super) fn runtime(view: &ServiceView) -> BTreeMap<String, RuntimeValue> {
     let prefix = runtime_prefix(&view.name);
-    let live = view.split.versions().into_iter().map(|version| view.split.weight(version));
-    weighted(view).into_iter().zip(live).map(|((name, _), weight)| (format!("{prefix}.{name}"), weight)).collect()
-}
-
-/// The filter is on for what needs it: a rollout whose clients are to stay where they are, and a service whose requests wait for
-/// a ready instance.
-pub(super) fn policy(view: &ServiceView) -> Option<ServicePolicy> {
-    let hold = view.traffic.hold.unwrap_or_default();
-    let sticky = match &view.split {
-        Split::Rollout { stable, canary, .. } if !canary.hash_on.is_empty() => Some((stable, canary)),
+    let live = view.split.versions().into_iter().map(|version| RuntimeValue::Weight(view.split.weight(version)));
+    let weights = weighted(view).into_iter().zip(live).map(|((name, _), weight)| (format!("{prefix}.{name}"), weight));
+    let copies = match &view.split {
+        Split::Rollout { canary, share, .. } if mirrors(canary) => Some(share.mirror),
         _ => None,
     };
-    if sticky.is_none() && hold.is_zero() {
-        return None;
-    }
-    Some(ServicePolicy {
-        salt: sticky.map_or_else(String::new, |(_, canary)| salt(canary).to_owned()),
-        hash_on: sticky.map_or_else(Vec::new, |(_, canary)| canary.hash_on.clone()),
-        ready: view.has_ready_instance(),
-        versions: sticky.map_or_else(Vec::new, |(stable, canary)| {
-            vec![stable.as_str().to_owned(), canary.version.as_str().to_owned()]
-        }),
+    weights.chain(copies.map(|copies| (mirror_key(&view.name), RuntimeValue::Fraction(copies)))).collect()
+}
+
+/// No cluster's key: their names have a slash.
+fn mirror_key(service: &ServiceName) -> String {
+    format!("{}.mirror", runtime_prefix(service))
+}
+
+/// The filter is on for what needs it: a rollout whose clients are to stay where they are, or whose answers are judged, and a
+/// service whose requests wait for a ready instance.
+pub(super) fn policy(view: &ServiceView) -> Option<ServicePolicy> {
+    let hold = view.traffic.hold.unwrap_or_default();
+    let breaker = breaker(view);
+    let watched = match &view.split {
+        Split::Rollout { stable, canary, .. }
+            if breaker.is_some() || canary.analysis.is_some() || !canary.hash_on.is_empty() =>
+        {
+            Some((stable, canary))
+        }
+        _ => None,
+    };
+    let held = ServicePolicy {
+        ready: takes_requests(view),
         retry_after_s: RETRY_AFTER_S,
         hold_ms: u64::try_from(hold.as_millis()).unwrap_or(u64::MAX),
+        ..ServicePolicy::default()
+    };
+    let Some((stable, canary)) = watched else { return (!hold.is_zero()).then_some(held) };
+    Some(ServicePolicy {
+        salt: salt(canary).to_owned(),
+        hash_on: canary.hash_on.clone(),
+        versions: [stable, &canary.version].map(|version| version.as_str().to_owned()).into(),
+        cookie: canary
+            .cookie
+            .as_ref()
+            .map(|AffinityCookie { name, max_age_s }| ClientCookie { name: name.clone(), max_age_s: *max_age_s }),
+        report: breaker.is_some() || canary.analysis.is_some(),
+        grpc: is_grpc(view),
+        breaker,
+        ..held
     })
+}
+
+/// What ends the trial at an edge, while it is armed.
+fn breaker(view: &ServiceView) -> Option<BreakerPolicy> {
+    let Split::Rollout { stable, canary, share, .. } = &view.split else { return None };
+    let breaker = canary.breaker.as_ref().filter(|_| !share.epoch.is_empty())?;
+    Some(BreakerPolicy {
+        epoch: share.epoch.clone(),
+        stable: stable.as_str().to_owned(),
+        canary: canary.version.as_str().to_owned(),
+        fail_on: breaker.fail_on.clone(),
+        p0: breaker.baseline_error_rate,
+        p1: breaker.tripped_error_rate,
+        h: breaker.sensitivity.get(),
+        min_distinct_keys: breaker.min_distinct_keys,
+    })
+}
+
+/// Whether some version that gets requests has an instance that takes them.
+fn takes_requests(view: &ServiceView) -> bool {
+    match &view.split {
+        // What the canary has is not enough, or it has nothing.
+        Split::Rollout { stable, .. } if view.below_min_ready().is_some() => {
+            view.versions.get(stable).is_some_and(|stable| stable.census().ready > 0)
+        }
+        _ => view.has_ready_instance(),
+    }
 }
 
 /// How often another host is drawn when the one drawn was tried before. A host that answers nothing has nothing under way, so

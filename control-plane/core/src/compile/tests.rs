@@ -327,4 +327,5 @@ fn what_takes_an_endpoint_out_is_urgent_and_what_brings_one_is_not() {
     assert!(world.round().urgent);
 }
 
+mod canary;
 mod groups;

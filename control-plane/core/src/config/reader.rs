@@ -1,20 +1,27 @@
 //! From the tree to the [`Config`]: each key is read by the function of its place, and every mistake becomes a problem.
 
+mod analysis;
+mod canary;
 mod docker;
 mod groups;
 mod ownership;
+mod pattern;
 mod services;
 mod tls;
+mod values;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
+pub(super) use self::values::basis_points;
 use super::tree::{Node, Place, Value};
-use super::{Admin, Config, Listener, Reach, XdsTls, tree};
+use super::{Admin, Canary, Config, Listener, Reach, XdsTls, tree};
 use crate::name::NameError;
-use crate::{Code, Problem, ServiceName, VersionName, duration, suggest};
+use crate::{Code, Problem, ServiceName, VersionName, suggest};
 
 /// More often costs more than it tells; more rarely, and nobody would watch.
 const LOAD_REPORT_INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(5);
@@ -36,6 +43,38 @@ pub(super) fn read(file: &str, text: &str) -> Result<Config, Vec<Problem>> {
         }
     };
     if reader.problems.is_empty() { Ok(config) } else { Err(reader.problems) }
+}
+
+const PLAN: Document = Document {
+    code: Code::InvalidConfig,
+    effect: "no rollout begins",
+    root: "the plan",
+    in_root: "at the top of the plan",
+};
+
+pub(super) fn read_canary(version: &VersionName, text: &str) -> Result<Arc<Canary>, Vec<Problem>> {
+    let mut reader = Reader::new("plan", &PLAN);
+    match tree::parse(text) {
+        Ok(mut root) => {
+            if let Value::Null = root.value {
+                root.value = Value::Map(Vec::new());
+            }
+            if let Value::Map(entries) = &mut root.value {
+                if let Some((place, ..)) = entries.iter().find(|(_, key, _)| key == "version") {
+                    reader.report(*place, "the plan names a version", "name it by `--version`");
+                    entries.retain(|(_, key, _)| key != "version");
+                }
+                let value = Value::Scalar(version.as_str().to_owned());
+                entries.push((root.place, "version".to_owned(), Node { place: root.place, value }));
+            }
+            let canary = reader.canary("canary", &root);
+            canary.filter(|_| reader.problems.is_empty()).ok_or(reader.problems)
+        }
+        Err((place, reason)) => {
+            reader.report(place, &format!("this is not YAML: {reason}"), "mend the syntax at this place");
+            Err(reader.problems)
+        }
+    }
 }
 
 /// What a file holds, as far as its problems tell.
@@ -125,16 +164,7 @@ impl<'a> Reader<'a> {
         node: Option<&Node>,
         known: &[(&'static str, T)],
     ) -> T {
-        let Some((node, text)) = node.and_then(|node| Some((node, self.text(path, node)?))) else {
-            return T::default();
-        };
-        match suggest::one_of(text, known) {
-            Ok(meant) => meant,
-            Err(cure) => {
-                self.report(node.place, &format!("`{path}`: there is no {noun} {text:?}"), &cure);
-                T::default()
-            }
-        }
+        node.and_then(|node| self.word(noun, path, node, known)).unwrap_or_default()
     }
 
     fn root(&mut self, root: &Node) -> Config {
@@ -176,7 +206,9 @@ impl<'a> Reader<'a> {
         if let Some(address) = keys.get("address").and_then(|node| self.address("xds.address", node)) {
             config.xds.address = address;
         }
-        if let Some(interval) = keys.get("loadReportInterval").and_then(|node| self.load_report_interval(node)) {
+        if let Some(node) = keys.get("loadReportInterval")
+            && let Some(interval) = self.duration("xds.loadReportInterval", node, &LOAD_REPORT_INTERVALS, "10s")
+        {
             config.load_report_interval = interval;
         }
         let Some(node) = keys.get("tls") else { return };
@@ -317,21 +349,6 @@ impl<'a> Reader<'a> {
         let reason =
             format!("`{path}`: {address} is not a loopback address, and nothing there would ask who is calling");
         self.report(node.place, &reason, "use 127.0.0.1 or [::1]; to reach it from elsewhere, tunnel to it");
-        None
-    }
-
-    fn load_report_interval(&mut self, node: &Node) -> Option<Duration> {
-        let text = self.text("xds.loadReportInterval", node)?;
-        let reason = match duration::parse(text) {
-            Ok(interval) if LOAD_REPORT_INTERVALS.contains(&interval) => return Some(interval),
-            Ok(_) => format!("{text:?} is out of range"),
-            Err(reason) => reason,
-        };
-        self.report(
-            node.place,
-            &format!("`xds.loadReportInterval`: {reason}"),
-            "write a duration from 1s to 5m, such as 10s",
-        );
         None
     }
 

@@ -146,7 +146,7 @@ services:
             "tidegate.yaml:3:17 | `api.address`: 0.0.0.0:18001 is not a loopback address, and nothing there would ask who is calling | use 127.0.0.1 or [::1]; to reach it from elsewhere, tunnel to it",
             "tidegate.yaml:7:36 | `services.shop.canary.weight`: \"101\" is not a weight | write percent from 0 to 100 with at most two decimals, without a sign: 12.5",
             "tidegate.yaml:9:70 | there is no key `heather` in `services.cart.canary.sessionAffinity.hashOn` | did you mean `header`?",
-            "tidegate.yaml:9:68 | an item of `services.cart.canary.sessionAffinity.hashOn` is one of `header: NAME` and `sourceIp: true` | write one key an item",
+            "tidegate.yaml:9:68 | an item of `services.cart.canary.sessionAffinity.hashOn` is one of `header: NAME`, `cookie: NAME` and `sourceIp: true` | write one key an item",
             "tidegate.yaml:9:13 | `services.cart` has a canary but no stable version to compare it with | add `stable: { version: … }`",
         ]
     );
@@ -370,4 +370,23 @@ fn engines_of_docker_are_one_or_have_names() {
     }
     let plain = config("{}");
     assert_eq!(plain.needs_restart(&config(&format!("providers: {{ docker: {two} }}"))), ["providers.docker.engines"]);
+}
+
+#[test]
+fn a_plan_is_what_a_canary_may_say_but_its_version() {
+    let v2 = VersionName::new("v2").unwrap();
+    let canary = parse_canary(&v2, "steps: [ { setWeight: 5 }, { pause: {} } ]\nbreaker: {}").unwrap();
+    assert_eq!((canary.version.as_str(), &*canary.steps), ("v2", &[Step::SetWeight(500), Step::Pause(None)][..]));
+    assert!(canary.breaker.is_some());
+    for (text, reason) in [
+        ("weight: 101", "is not a weight"),
+        ("version: v3\nweight: 1", "the plan names a version"),
+        ("", "has neither"),
+        ("[", "this is not YAML"),
+        ("- weight: 1", "a list"),
+    ] {
+        let problems = parse_canary(&v2, text).unwrap_err();
+        let told: Vec<&str> = problems.iter().map(|problem| problem.reason.as_str()).collect();
+        assert!(told.iter().any(|told| told.contains(reason)), "{text:?}: {told:?}");
+    }
 }

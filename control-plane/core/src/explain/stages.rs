@@ -41,7 +41,7 @@ pub(super) fn service(state: &State, name: &ServiceName) -> Part {
         service: Some(name.to_string()),
         version: None,
         outcome: format!("it is published at {}", places(view)),
-        stages: [discovered, host(view), split(view), traffic(state, view)]
+        stages: [discovered, host(view), split(state, view), traffic(state, view)]
             .into_iter()
             .chain(depends_on(state, view))
             .chain([ready(view)])
@@ -102,7 +102,7 @@ pub(super) fn container(state: &State, container: &Discovered, membership: Optio
     let mut outcome = String::new();
     match (membership, view) {
         (Some(membership), Some(view)) => {
-            stages.extend([share(view, &membership.version), host(view)]);
+            stages.extend([share(state, view, &membership.version), host(view)]);
             let weight = percent(view.split.weight(&membership.version));
             outcome = format!("its version has {weight} of `{}`, published at {}", view.name, places(view));
         }
@@ -331,7 +331,7 @@ fn no_check(instance: &Instance) -> &'static str {
 }
 
 /// The share of one version.
-fn share(view: &ServiceView, version: &VersionName) -> Stage {
+fn share(state: &State, view: &ServiceView, version: &VersionName) -> Stage {
     let weight = view.split.weight(version);
     let share = percent(weight);
     let detail = match &view.split {
@@ -341,7 +341,8 @@ fn share(view: &ServiceView, version: &VersionName) -> Stage {
         }
         Split::Rollout { canary, share: given, .. } if canary.version == *version => {
             let buckets = canary_buckets(given.weight);
-            format!("it is the canary with {share}: buckets [{}, {})", buckets.start, buckets.end)
+            let rollout = rollout(state, view);
+            format!("it is the canary with {share}: buckets [{}, {}){rollout}", buckets.start, buckets.end)
         }
         Split::Rollout { stable, share: given, .. } if stable == version => {
             format!("it is the stable version with {share}: buckets [0, {})", canary_buckets(given.weight).start)
@@ -355,8 +356,16 @@ fn share(view: &ServiceView, version: &VersionName) -> Stage {
     Stage::new("split", state, None, detail)
 }
 
+/// How far the rollout of a service is, and why.
+fn rollout(state: &State, view: &ServiceView) -> String {
+    let known = state.trials().get(&view.name);
+    known.map_or_else(String::new, |(plan, record)| {
+        format!("; {}: {}", record.rollout.phase().as_str(), record.rollout.reason(plan))
+    })
+}
+
 /// How a service's traffic is split.
-fn split(view: &ServiceView) -> Stage {
+fn split(state: &State, view: &ServiceView) -> Stage {
     let shares: Vec<String> = view
         .split
         .versions()
@@ -368,7 +377,8 @@ fn split(view: &ServiceView) -> Stage {
         Split::Pool { .. } => "a pool, by ready instances".to_owned(),
         Split::Rollout { share, .. } => {
             let buckets = canary_buckets(share.weight);
-            format!("a rollout, the canary has the buckets [{}, {})", buckets.start, buckets.end)
+            let rollout = rollout(state, view);
+            format!("a rollout, the canary has the buckets [{}, {}){rollout}", buckets.start, buckets.end)
         }
     };
     let unknown = view.problems.iter().find(|problem| problem.code == Code::UnknownReference);

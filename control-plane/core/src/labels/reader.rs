@@ -237,12 +237,13 @@ impl Candidate {
         let protocol = reader.sound(words, words.protocol().map_err(|fault| vec![fault]));
         let traffic = reader.sound(words, words.traffic());
         let depends_on = reader.sound(words, words.depends_on().map_err(|fault| vec![fault]));
-        let asked = protocol.zip(traffic).zip(depends_on);
+        let canary_weight = reader.sound(words, words.canary_weight().map_err(|fault| vec![fault]));
+        let asked = protocol.zip(traffic).zip(depends_on.zip(canary_weight));
         let membership = match (service, version, claim, asked) {
-            (Some(service), Some(version), Some(claim), Some(((protocol, traffic), depends_on)))
+            (Some(service), Some(version), Some(claim), Some(((protocol, traffic), (depends_on, canary_weight))))
                 if reader.problems.is_empty() =>
             {
-                Some(Membership { service, version, claim, protocol, traffic, depends_on })
+                Some(Membership { service, version, claim, protocol, traffic, depends_on, canary_weight })
             }
             _ => None,
         };

@@ -119,6 +119,7 @@ fn every_label_says_what_it_says() {
         ("tidegate.slowstart", "30s"),
         ("tidegate.ready.hold", "7s"),
         ("tidegate.depends_on", "db, cache"),
+        ("tidegate.canary.weight", "12.5"),
         ("tidegate.drain", "1m"),
     ]));
     let instance = &discovered.instances[0];
@@ -128,6 +129,7 @@ fn every_label_says_what_it_says() {
     assert_eq!(claim.hosts, ["shop.example.com", "www.shop.example.com"]);
     assert_eq!(claim.path, "/api");
     assert_eq!(discovered.memberships[0].protocol, Protocol::H2c);
+    assert_eq!(discovered.memberships[0].canary_weight, Some(1_250));
     let asked = Traffic {
         timeout: Some(Duration::from_secs(5)),
         retry: Some(Retry::All),
@@ -168,10 +170,10 @@ fn every_label_says_what_it_says() {
 #[test]
 fn the_schema_lists_every_label_once_and_the_test_above_knows_them_all() {
     let mut keys: Vec<_> = SCHEMA.iter().map(|(key, _)| *key).collect();
-    assert_eq!(keys.len(), 28, "a new label needs a line in `every_label_says_what_it_says`");
+    assert_eq!(keys.len(), 29, "a new label needs a line in `every_label_says_what_it_says`");
     keys.sort_unstable();
     keys.dedup();
-    assert_eq!(keys.len(), 28);
+    assert_eq!(keys.len(), 29);
 }
 
 #[test]

@@ -5,6 +5,13 @@
 //! jump of the clock nor a night in which nobody watched makes a pause shorter; a step backwards adds nothing. What is not counted only
 //! prolongs. A stage's own time counts only while it is under way and enough of the canary's instances are ready.
 
+mod steps;
+mod shown;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+pub(super) mod tests;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -16,8 +23,7 @@ use super::history::{Event, MOST_EVENTS, What};
 use super::judge::{Sample, Trial};
 use super::plan::{Plan, Stage};
 use super::split::{Census, Share};
-use crate::config::WHOLE;
-use crate::config::canary::{Analysis, MetricKind, OnFailure, OnInconclusive, WebhookKind};
+use crate::config::canary::{Analysis, MetricKind, OnFailure, WebhookKind};
 use crate::{Timestamp, VersionName};
 
 /// The most that counts between two calls.
@@ -63,7 +69,7 @@ pub struct Rollout {
     asked: Option<Asked>,
     trial: Trial,
     /// What the next [`advance`](Rollout::advance) tells.
-    untold: Vec<Event>,
+    pub(super) untold: Vec<Event>,
 }
 
 /// How far it is.
@@ -309,266 +315,6 @@ impl Rollout {
         }
     }
 
-    /// What it belongs to: see [`Plan::generation`].
-    #[must_use]
-    pub fn generation(&self) -> &str {
-        &self.generation
-    }
-
-    /// The version that the canary is compared with.
-    #[must_use]
-    pub const fn stable(&self) -> &VersionName {
-        &self.stable
-    }
-
-    /// The version under trial.
-    #[must_use]
-    pub const fn canary(&self) -> &VersionName {
-        &self.canary
-    }
-
-    /// How far it is.
-    #[must_use]
-    pub const fn phase(&self) -> &Phase {
-        &self.phase
-    }
-
-    /// The stage that it is in, from 0; `None`: the first one is still to come.
-    #[must_use]
-    pub const fn step(&self) -> Option<usize> {
-        self.step
-    }
-
-    /// How long it has been in its stage, as time is counted.
-    #[must_use]
-    pub const fn spent(&self) -> Duration {
-        self.spent
-    }
-
-    /// The share that an operator chose.
-    #[must_use]
-    pub const fn overridden(&self) -> Option<u32> {
-        self.overridden
-    }
-
-    /// How often it began.
-    #[must_use]
-    pub const fn attempt(&self) -> u64 {
-        self.attempt
-    }
-
-    /// What was seen of both versions in this stage.
-    #[must_use]
-    pub const fn seen(&self) -> &Sample {
-        self.trial.seen()
-    }
-
-    /// What was found at the last look; `None`: there was none in this stage.
-    #[must_use]
-    pub const fn evidence(&self) -> Option<&Evidence> {
-        self.trial.evidence()
-    }
-
-    /// Looks of this stage at which the canary's own figures were out of range.
-    #[must_use]
-    pub const fn failed_looks(&self) -> u32 {
-        self.trial.failed()
-    }
-
-    /// What it waits for, in a sentence without its end.
-    #[must_use]
-    pub fn reason(&self, plan: &Plan) -> String {
-        match &self.phase {
-            Phase::Aborted { reason } | Phase::Paused { reason, .. } => return reason.clone(),
-            Phase::Promoted => return "the canary gets everything".to_owned(),
-            Phase::Waiting | Phase::Progressing if !self.ready => {
-                return "too few of the canary's instances are ready".to_owned();
-            }
-            Phase::Waiting | Phase::Progressing => {}
-        }
-        if let Some(Asked { kind, agreed: false, refusal, .. }) = &self.asked {
-            return match refusal {
-                Some(refusal) => format!("{} does not agree: {refusal}", word(*kind)),
-                None => format!("{} has not answered yet", word(*kind)),
-            };
-        }
-        match self.stage(plan) {
-            Some(stage) if self.spent < stage.bake => {
-                format!(
-                    "{} of {} passed",
-                    humantime::format_duration(whole(self.spent)),
-                    humantime::format_duration(stage.bake)
-                )
-            }
-            Some(_) => self.trial.undecided().to_owned(),
-            None => "the first step is about to begin".to_owned(),
-        }
-    }
-
-    /// The looks that are due, and what follows from them.
-    fn look(&mut self, plan: &Plan, now: Timestamp, effects: &mut Vec<Effect>) {
-        let Some(analysis) = &plan.canary.analysis else { return };
-        if !self.is_watched() || self.elapsed < self.trial.next_look() {
-            return;
-        }
-        for metric in &analysis.metrics {
-            if matches!(metric.kind, MetricKind::Prometheus { .. }) {
-                effects.push(Effect::Measure(metric.name.clone()));
-            }
-        }
-        let next = self.elapsed.saturating_add(interval(analysis));
-        if let Some(reason) = self.trial.look(analysis, self.stable_ready, next) {
-            self.fail(analysis, reason, now);
-        }
-    }
-
-    /// The next step, if nothing is in its way; says whether it was taken.
-    fn go(&mut self, plan: &Plan, now: Timestamp, effects: &mut Vec<Effect>) -> bool {
-        if !self.moves() || !self.ready {
-            return false;
-        }
-        let (next, cause) = match self.step {
-            None => (
-                0,
-                Cause { by: "readiness".to_owned(), reason: "enough instances are ready".to_owned(), evidence: None },
-            ),
-            Some(step) => match self.leave(plan, now) {
-                Some(cause) => (step.saturating_add(1), cause),
-                None => return false,
-            },
-        };
-        let weight = plan.stage(next).map_or(WHOLE, |stage| stage.weight);
-        if let Some(kind) = plan.confirmation(self.weight, weight) {
-            let due = match &self.asked {
-                Some(asked) if asked.agreed => None,
-                Some(asked) if asked.again > self.elapsed => return false,
-                Some(Asked { refusal, .. }) => Some(refusal.clone()),
-                None => Some(None),
-            };
-            if let Some(refusal) = due {
-                let again = self.elapsed.saturating_add(plan.patience(kind)).saturating_add(ask_again(plan));
-                self.asked = Some(Asked { kind, again, agreed: false, refusal });
-                effects.push(Effect::Ask(kind));
-                return false;
-            }
-        }
-        self.enter(plan, next, cause, now);
-        true
-    }
-
-    /// Why the stage may be left; `None`: it may not.
-    fn leave(&mut self, plan: &Plan, now: Timestamp) -> Option<Cause> {
-        let stage = self.stage(plan).unwrap_or_default();
-        if self.spent < stage.bake {
-            return None;
-        }
-        if stage.until_promoted {
-            let reason = "its pause has no end: `promote` goes on".to_owned();
-            let cause = Cause { by: "timer".to_owned(), reason, evidence: None };
-            self.change(What::Paused, cause, now, |rollout, reason| {
-                rollout.phase = Phase::Paused { by: Hold::Promotion, reason };
-            });
-            return None;
-        }
-        let timer = |reason: &str, evidence| Cause { by: "timer".to_owned(), reason: reason.to_owned(), evidence };
-        let analysis = match (gate(plan, stage), &plan.canary.analysis) {
-            (Some(analysis), _) => analysis,
-            (None, Some(analysis)) if analysis.dry_run && stage.weight > 0 => {
-                let passed = self.trial.gate(analysis, self.stable_ready);
-                let reason = if passed {
-                    "the pause is over; it would have passed"
-                } else {
-                    "the pause is over; it would have waited"
-                };
-                return Some(timer(reason, self.trial.evidence().cloned()));
-            }
-            (None, _) => return Some(timer("the pause is over", None)),
-        };
-        if self.trial.gate(analysis, self.stable_ready) {
-            let reason = "not worse than stable by more than is tolerated".to_owned();
-            return Some(Cause { by: "analysis".to_owned(), reason, evidence: self.trial.evidence().cloned() });
-        }
-        if self.spent.saturating_sub(stage.bake) >= analysis.max_step_duration {
-            let reason = format!(
-                "still undecided {} after its pause: {}",
-                humantime::format_duration(analysis.max_step_duration),
-                self.trial.undecided()
-            );
-            let cause = Cause { by: "analysis".to_owned(), reason, evidence: self.trial.evidence().cloned() };
-            match analysis.on_inconclusive {
-                OnInconclusive::Rollback => self.abort(cause, now),
-                OnInconclusive::Pause => self.change(What::Paused, cause, now, |rollout, reason| {
-                    rollout.phase = Phase::Paused { by: Hold::Inconclusive, reason };
-                }),
-            }
-        }
-        None
-    }
-
-    /// The canary failed.
-    fn fail(&mut self, analysis: &Analysis, reason: String, now: Timestamp) {
-        let cause = Cause { by: "analysis".to_owned(), reason, evidence: self.trial.evidence().cloned() };
-        match analysis.on_failure {
-            _ if analysis.dry_run => {
-                if self.trial.warn() {
-                    self.note(What::WouldAct, self.weight, cause, now);
-                }
-            }
-            OnFailure::Rollback => self.abort(cause, now),
-            OnFailure::Freeze => self.change(What::Frozen, cause, now, |rollout, reason| {
-                rollout.phase = Phase::Paused { by: Hold::Frozen, reason };
-            }),
-        }
-    }
-
-    /// Begins a stage; one that there is not is the whole.
-    pub(super) fn enter(&mut self, plan: &Plan, next: usize, cause: Cause, now: Timestamp) {
-        let stage = plan.stage(next);
-        let what = if stage.is_some() { What::Advanced } else { What::Promoted };
-        self.change(what, cause, now, |rollout, _| {
-            let Stage { weight, mirror, .. } = stage.unwrap_or(Stage { weight: WHOLE, ..Stage::default() });
-            rollout.step = Some(next);
-            rollout.give(weight, mirror);
-            rollout.overridden = None;
-            rollout.phase = if stage.is_some() { Phase::Progressing } else { Phase::Promoted };
-            rollout.spent = Duration::ZERO;
-            rollout.asked = None;
-            rollout.start_counting(plan);
-        });
-    }
-
-    pub(super) fn abort(&mut self, cause: Cause, now: Timestamp) {
-        self.change(What::Aborted, cause, now, |rollout, reason| {
-            rollout.give(0, 0);
-            rollout.phase = Phase::Aborted { reason };
-        });
-    }
-
-    /// As at the beginning, as another attempt.
-    pub(super) fn start_over(&mut self) {
-        self.give(0, 0);
-        self.attempt = self.attempt.saturating_add(1);
-        self.phase = Phase::Waiting;
-        self.step = None;
-        self.tripped = false;
-        self.spent = Duration::ZERO;
-        self.asked = None;
-        self.trial = self.trial.next(self.elapsed);
-    }
-
-    /// By its steps, from where it stands.
-    pub(super) fn go_on(&mut self, plan: &Plan) {
-        let stage = self.stage(plan);
-        let Stage { weight, mirror, bake, .. } = stage.unwrap_or_default();
-        self.phase = if stage.is_some() { Phase::Progressing } else { Phase::Waiting };
-        if self.overridden.is_some() {
-            self.give(weight, mirror);
-        }
-        // One that was undecided for too long gets the same time again.
-        self.spent = self.spent.min(bake);
-        self.start_counting(plan);
-    }
-
     /// A share; what an operator chose before is over.
     pub(super) fn give(&mut self, weight: u32, mirror: u32) {
         self.weight = weight;
@@ -633,7 +379,9 @@ impl Rollout {
     /// See [`Share::epoch`].
     fn epoch(&self, plan: &Plan) -> String {
         match &self.phase {
-            Phase::Aborted { .. } | Phase::Promoted => String::new(),
+            // One that is open stays so: edges may hear of the weight a moment after they hear of the breaker.
+            Phase::Aborted { .. } if !self.tripped => String::new(),
+            Phase::Promoted => String::new(),
             _ if plan.canary.breaker.is_none() => String::new(),
             _ => format!("{}-{}", self.generation, self.attempt),
         }
@@ -662,14 +410,6 @@ const fn word(kind: WebhookKind) -> &'static str {
     }
 }
 
-/// To the second.
-const fn whole(duration: Duration) -> Duration {
-    Duration::from_secs(duration.as_secs())
-}
-
 fn shortened(text: &str) -> String {
     text.chars().take(LONGEST_ANSWER).collect()
 }
-
-#[cfg(test)]
-mod tests;

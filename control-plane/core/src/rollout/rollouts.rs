@@ -32,6 +32,8 @@ pub struct Record {
     pub history: VecDeque<Event>,
     /// The version that was promoted last.
     pub promoted: Option<VersionName>,
+    /// Whether nobody declares it any more: the same declaration begins anew.
+    pub over: bool,
 }
 
 /// As they are kept.
@@ -65,6 +67,7 @@ impl Record {
             declared: None,
             history: before.map(|before| before.history.clone()).unwrap_or_default(),
             promoted: before.and_then(|before| before.promoted.clone()),
+            over: false,
         }
     }
 
@@ -140,4 +143,59 @@ impl TryFrom<Kept> for Rollouts {
 
 fn sum(services: &Value) -> String {
     format!("{:016x}", xxh3_64(services.to_string().as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::engine::tests::{at, plan, ready};
+    use super::super::{Command, MOST_EVENTS, What};
+    use super::*;
+
+    fn shop() -> ServiceName {
+        ServiceName::new("shop").unwrap()
+    }
+
+    #[test]
+    fn a_history_is_bounded_and_outlives_its_rollout() {
+        let first = plan(|_| {});
+        let mut record = Record::begin(&first, None, at(0));
+        for second in 0..100 {
+            let command = if second % 2 == 0 { Command::Pause } else { Command::Resume };
+            record.rollout.operate(&first, &command, "ann", at(second)).unwrap();
+            record.advance(&first, &ready(1), at(second));
+        }
+        assert_eq!(record.history.len(), MOST_EVENTS);
+        assert_eq!(record.history.back().map(|event| (event.at, event.what)), Some((at(99), What::Resumed)));
+
+        record.rollout.operate(&first, &Command::Promote { full: true }, "ann", at(100)).unwrap();
+        record.advance(&first, &ready(1), at(100));
+        let next = plan(|canary| canary.version = VersionName::new("v3").unwrap());
+        let mut next_record = Record::begin(&next, Some(&record), at(101));
+        next_record.advance(&next, &ready(0), at(101));
+        assert_eq!(next_record.promoted.as_ref().map(VersionName::as_str), Some("v2"));
+        let events: Vec<_> = next_record.history.iter().rev().take(2).map(|event| (event.what, event.to)).collect();
+        assert_eq!(events, [(What::Began, 0), (What::Promoted, 10_000)]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_why() {
+        let mut rollouts = Rollouts::default();
+        rollouts.insert(shop(), Record::begin(&plan(|_| {}), None, at(0)));
+        let whole = serde_json::to_string(&rollouts).unwrap();
+        assert_eq!(serde_json::from_str::<Rollouts>(&whole).unwrap(), rollouts);
+        // A whole one, of a form that this tidegate does not know.
+        let mut strange: Value = serde_json::from_str(&whole).unwrap();
+        strange["services"]["shop"]["rollout"]["phase"] = Value::from("dancing");
+        strange["sum"] = Value::from(sum(&strange["services"]));
+        for (text, reason) in [
+            (whole.replace("\"schema\":1", "\"schema\":2"), "it has the schema 2, and this tidegate reads only 1"),
+            (whole.replace("\"weight\":0", "\"weight\":9"), "it was damaged: its checksum is another one"),
+            (strange.to_string(), "it is whole, but cannot be read: "),
+            (whole[..whole.len() / 2].to_owned(), "EOF while parsing"),
+            ("{}".to_owned(), "missing field"),
+        ] {
+            let error = serde_json::from_str::<Rollouts>(&text).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
 }

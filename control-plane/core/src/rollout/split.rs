@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::compile::SPILL;
 use crate::config::canary::Step;
 use crate::config::{Canary, Salt, WHOLE};
+use crate::name::cluster_name;
 use crate::{ServiceName, VersionName};
 
 /// What a split needs to know of a version.
@@ -173,6 +175,13 @@ pub fn salt(canary: &Canary) -> &str {
 #[must_use]
 pub fn canary_buckets(weight: u32) -> std::ops::Range<u32> {
     WHOLE.saturating_sub(weight)..WHOLE
+}
+
+/// The runtime keys that a canary's weight may have: where its share spills over, and where it does not.
+#[must_use]
+pub fn weight_keys(service: &ServiceName, canary: &VersionName) -> [String; 2] {
+    let plain = format!("{}.{}", runtime_prefix(service), cluster_name(service, canary));
+    [format!("{plain}{SPILL}"), plain]
 }
 
 /// The name of a service's split in Envoy: the runtime keys' common prefix.

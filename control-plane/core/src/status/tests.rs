@@ -19,13 +19,13 @@ fn one_screen_of_a_rollout() {
 
 #[test]
 fn a_rollout_tells_buckets_and_affinity() {
-    let mut world = World::with(config(ROLLOUT), &[shop("a", 2, "v1")]);
+    let mut world = World::with(config(ROLLOUT), &[shop("a", 2, "v1"), shop("b", 3, "v2")]);
     world.settle();
     let canaries = Canaries::of(&world.state, world.now).canaries;
     let [canary] = canaries.as_slice() else { panic!("{canaries:?}") };
     assert_eq!(canary.buckets, [8750, 10_000]);
     assert_eq!(canary.affinity, ["header x-user-id", "source IP"]);
-    assert_eq!((canary.stable.ready, canary.canary.total, canary.canary.weight), (1, 0, 1250));
+    assert_eq!((canary.stable.ready, canary.canary.total, canary.canary.weight), (1, 1, 1250));
 }
 
 #[test]

@@ -10,7 +10,7 @@ fn hosts(hosts: &[(&str, &'static str)]) -> Content {
 }
 
 fn values(values: &[(&str, f64)]) -> Content {
-    Content::Values(values.iter().map(|(key, value)| ((*key).to_owned(), *value)).collect())
+    Content::Values(values.iter().map(|(key, value)| ((*key).to_owned(), Some(*value))).collect())
 }
 
 /// What the recording's control plane had published, but for the listener that was refused.

@@ -16,7 +16,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Delt
 use envoy_types::pb::envoy::service::health::v3::HealthCheckRequestOrEndpointHealthResponse;
 use envoy_types::pb::envoy::service::health::v3::health_discovery_service_client::HealthDiscoveryServiceClient;
 use pki::{Authority, SERVER_NAME, channel, shake};
-use tidegate_xds::{Commit, Connections, ResourceType, ServerConfig, Store};
+use tidegate_xds::{Beside, Commit, Connections, Posted, ResourceType, ServerConfig, Store};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -313,4 +313,42 @@ mod pem {
     pub(super) fn parse(pem: &str) -> CertificateDer<'static> {
         CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
     }
+}
+
+/// The status that a POST of this body to this path is answered with.
+async fn post(channel: &Channel, method: &str, path: &str, body: &'static [u8]) -> u16 {
+    let body = tonic::body::Body::new(http_body_util::Full::new(bytes::Bytes::from_static(body)));
+    let request = http::Request::builder().method(method).uri(path).body(body).unwrap();
+    let answer = tower::ServiceExt::oneshot(channel.clone(), request);
+    tokio::time::timeout(DEADLINE, answer).await.expect("an answer in time").unwrap().status().as_u16()
+}
+
+/// A place that takes the word of the node that its body names.
+fn beside() -> ServerConfig {
+    let beside = Beside::new("/word", 8, |posted: Posted| {
+        let may_be = posted.may_be(std::str::from_utf8(&posted.body).unwrap_or_default());
+        if may_be { http::StatusCode::NO_CONTENT } else { http::StatusCode::FORBIDDEN }
+    });
+    ServerConfig { beside: vec![beside], ..ServerConfig::default() }
+}
+
+#[tokio::test]
+async fn what_is_served_beside_knows_whom_the_certificate_names() {
+    let (authority, Served { address, connections, .. }) = serve_tls(beside()).await;
+    let channel = channel(address, authority.trusted(Some(&authority.sign(&["edge-1"])))).await.unwrap();
+    assert_eq!(post(&channel, "POST", "/word", b"edge-1").await, 204);
+    assert_eq!(post(&channel, "POST", "/word", b"edge-2").await, 403, "another node's word");
+    assert_eq!(connections.denied(), 1);
+    first_response(&channel, "edge-1").await.expect("xDS goes by the same connection");
+}
+
+#[tokio::test]
+async fn what_is_served_beside_is_bounded_and_leaves_xds_alone() {
+    let Served { address, .. } = serve(beside()).await;
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    assert_eq!(post(&channel, "POST", "/word", b"anybody").await, 204, "without TLS everyone may be everybody");
+    assert_eq!(post(&channel, "POST", "/word", b"123456789").await, 413);
+    assert_eq!(post(&channel, "GET", "/word", b"").await, 405);
+    assert_eq!(post(&channel, "POST", "/words", b"").await, 200, "gRPC's own answer: no such service");
+    first_response(&channel, "edge-1").await.expect("xDS goes by the same connection");
 }

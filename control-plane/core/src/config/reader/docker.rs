@@ -15,30 +15,19 @@ impl Reader<'_> {
     pub(super) fn docker(&mut self, node: &Node, can_be_off: bool) -> Docker {
         let keys = self.keys(DOCKER, node, &["enabled", "endpoint", "tls", "engines", "trustImageLabels"]);
         let mut docker = Docker::default();
-        if let Some(node) = keys.get("trustImageLabels") {
-            match self.text("providers.docker.trustImageLabels", node) {
-                Some("true") => docker.trust_image_labels = true,
-                Some("false") | None => {}
-                Some(other) => self.report(
-                    node.place,
-                    &format!("`providers.docker.trustImageLabels`: {other:?} is neither true nor false"),
-                    "write `true` or `false`",
-                ),
-            }
+        if let Some(node) = keys.get("trustImageLabels")
+            && let Some(trust) = self.truth("providers.docker.trustImageLabels", node)
+        {
+            docker.trust_image_labels = trust;
         }
         if let Some(node) = keys.get("enabled") {
-            match self.text("providers.docker.enabled", node) {
-                Some("true") | None => {}
-                Some("false") if can_be_off => docker.enabled = false,
-                Some("false") => self.report(
+            match self.truth("providers.docker.enabled", node) {
+                Some(true) | None => {}
+                Some(false) if can_be_off => docker.enabled = false,
+                Some(false) => self.report(
                     node.place,
                     "without Docker there is no source of instances",
                     "set `providers.file.path`, or leave `enabled` out",
-                ),
-                Some(other) => self.report(
-                    node.place,
-                    &format!("`providers.docker.enabled`: {other:?} is neither true nor false"),
-                    "write `true` or `false`",
                 ),
             }
         }
@@ -77,16 +66,10 @@ impl Reader<'_> {
                 continue;
             }
             let Some(mut engine) = engine.filter(|engine| engine.name.is_some()) else { continue };
-            if let Some(node) = keys.get("required") {
-                match self.text("providers.docker.engines.required", node) {
-                    Some("true") | None => {}
-                    Some("false") => engine.required = false,
-                    Some(other) => self.report(
-                        node.place,
-                        &format!("`providers.docker.engines.required`: {other:?} is neither true nor false"),
-                        "write `true` or `false`",
-                    ),
-                }
+            if let Some(node) = keys.get("required")
+                && let Some(required) = self.truth("providers.docker.engines.required", node)
+            {
+                engine.required = required;
             }
             let twin = engines.iter().find(|other| other.name == engine.name || other.endpoint == engine.endpoint);
             if twin.is_some() {

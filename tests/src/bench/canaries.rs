@@ -1,0 +1,147 @@
+//! Canaries that fail, at 10 % of 1,000 requests a second: how many requests had failed when the canary's share was gone, beside
+//! what the theory of the breaker says (`canary.md`: mean requests to open, times the rate). And one that is only slow, which the control
+//! plane's analysis ends.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use tidegate_figures::Row;
+
+use crate::{
+    edge::{Edge, Local, host},
+    load::{Ask, Load, Report},
+    poll::until,
+};
+
+const SERVICE: &str = "shop";
+const PER_SECOND: f64 = 1_000.0;
+const ROUNDS: usize = 5;
+/// Failures in percent, and the canary's requests until it opens, on average.
+const BAD: [(u32, f64); 4] = [(100, 7.0), (50, 14.0), (20, 38.0), (10, 97.0)];
+/// Of one that fails always, at each edge.
+const BUDGET: f64 = 12.0;
+/// The longest: five times what the mildest one takes on average, and time to decide.
+const LONGEST: Duration = Duration::from_secs(60);
+
+pub(super) async fn run(say: &impl Fn(&str)) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for workers in [1, 2] {
+        let shop = Shop::start(workers, "breaker: {}").await?;
+        for (percent, theory) in BAD {
+            say(&format!("canaries: {percent} % failures, {workers} worker(s)"));
+            let mut failed = Vec::new();
+            for round in 0..ROUNDS {
+                failed.push(shop.failed_until_stopped(round, &format!("errors={percent}")).await?);
+            }
+            failed.sort_unstable();
+            let name = format!("a canary fails {percent} %, {workers} worker(s)");
+            let name = format!(
+                "{name}: failed requests until its share is 0, median (theory {:.0})",
+                theory * f64::from(percent) / 100.0
+            );
+            let median = failed[failed.len() / 2] as f64;
+            let worst = failed.last().copied().unwrap_or_default() as f64;
+            rows.push(if percent == 100 { Row::at_most(name, median, BUDGET, "") } else { Row::new(name, median, "") });
+            rows.push(Row::new(
+                format!("a canary fails {percent} %, {workers} worker(s): the worst of {ROUNDS}"),
+                worst,
+                "",
+            ));
+        }
+    }
+    rows.extend(slow(say).await?);
+    Ok(rows)
+}
+
+/// No answer fails, and each takes 100 ms; a p99 of 50 ms is allowed.
+async fn slow(say: &impl Fn(&str)) -> Result<Vec<Row>> {
+    say("canaries: a slow one");
+    let analysis = "analysis: { interval: 1s, threshold: 3, metrics: [ { name: request-duration, percentile: 99, thresholdRange: { max: 50 } } ] }";
+    let shop = Shop::start(2, analysis).await?;
+    shop.begin(0).await?;
+    shop.canary("delay_ms=100").await?;
+    let load = shop.load().start();
+    let began = load.elapsed();
+    let by = shop.stopped().await?;
+    let took = load.elapsed().saturating_sub(began);
+    let report = load.stop().await?;
+    ensure!(by == "analysis", "it was ended by {by}");
+    let slow = report.samples.iter().filter(|sample| sample.version() == Some("v2")).count();
+    Ok(vec![
+        Row::new("a canary that takes 100 ms (50 allowed): seconds until it is ended", took.as_secs_f64(), "s"),
+        Row::new("a canary that takes 100 ms: slow answers until then", slow as f64, ""),
+    ])
+}
+
+struct Shop {
+    edge: Edge,
+    canary: Local,
+    declared: String,
+    _stable: Local,
+    _instances: tempfile::TempDir,
+}
+
+impl Shop {
+    async fn start(workers: u32, how: &str) -> Result<Self> {
+        let instances = tempfile::tempdir()?;
+        let (stable, canary) = (Local::start(SERVICE, "v1").await?, Local::start(SERVICE, "v2").await?);
+        let entries = [stable.entry(SERVICE, "v1"), canary.entry(SERVICE, "v2")].concat();
+        std::fs::write(instances.path().join("shop.yaml"), entries)?;
+        let providers =
+            format!("{{ docker: {{ enabled: false }}, file: {{ path: \"{}\" }} }}", instances.path().display());
+        let edge = Edge::start_from(providers, "{}", &[], workers).await?;
+        for version in ["v1", "v2"] {
+            edge.healthy(&format!("{SERVICE}/{version}"), 1).await?;
+        }
+        let declared = how.to_owned();
+        Ok(Self { edge, canary, declared, _stable: stable, _instances: instances })
+    }
+
+    /// A rollout of its own for each round.
+    async fn begin(&self, round: usize) -> Result<()> {
+        let hash_on = "sessionAffinity: { hashOn: [ { header: X-User } ] }";
+        let Self { declared, .. } = self;
+        // Another text is another rollout.
+        let age = round + 1;
+        self.edge.declare(&format!(
+            "{{ {SERVICE}: {{ stable: {{ version: v1 }}, canary: {{ version: v2, {hash_on}, {declared}, \
+             steps: [ {{ setWeight: 10 }}, {{ pause: {{ duration: {age}h }} }} ] }} }} }}"
+        ))?;
+        self.edge.weighs(SERVICE, "v2", 1_000).await
+    }
+
+    async fn canary(&self, control: &str) -> Result<()> {
+        let told = crate::client::Request::post(self.canary.address, &format!("/control?{control}"), "").send().await?;
+        ensure!(told.status == 200, "control {control}: {}", told.text());
+        Ok(())
+    }
+
+    fn load(&self) -> Load {
+        let load = Load::get(self.edge.listener, &host(SERVICE), "/").rate(PER_SECOND, 16).requests(100_000);
+        load.duration(2 * LONGEST).asking(|n| Ask::get("/").header("x-user", &format!("key-{n}")))
+    }
+
+    async fn failed_until_stopped(&self, round: usize, control: &str) -> Result<usize> {
+        self.canary("errors=0").await?;
+        self.begin(round).await?;
+        self.canary(control).await?;
+        let load = self.load().start();
+        let by = self.stopped().await?;
+        let report: Report = load.stop().await?;
+        ensure!(by.starts_with("breaker"), "it was ended by {by}");
+        Ok(report.failed())
+    }
+
+    /// Waits until the rollout has ended, and says who ended it.
+    async fn stopped(&self) -> Result<String> {
+        until(LONGEST, "the end of the rollout", async || {
+            let status =
+                self.edge.cli().run(["canary", "status", SERVICE, "-o", "json"]).await?.stdout.parse::<Value>()?;
+            let rollout = &status["canaries"][0]["rollout"];
+            ensure!(rollout["phase"] == "aborted", "{}: {}", rollout["phase"], rollout["reason"]);
+            Ok(rollout["last"]["by"].as_str().unwrap_or_default().to_owned())
+        })
+        .await
+    }
+}
