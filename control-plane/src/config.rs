@@ -1,7 +1,10 @@
-//! The configuration file: read at start, watched, and read again on every change and on SIGHUP. A file that is invalid or
-//! cannot be read changes nothing, and says what is wrong where.
+//! The configuration file, and the authorities that it names for services: read at start, watched, and read again on every change
+//! and on SIGHUP. A file that is invalid or cannot be read changes nothing, and says what is wrong where.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate_core::config::{Config, parse};
 use tidegate_core::{Code, Input, Problem};
@@ -9,19 +12,57 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::authorities;
 use crate::watch::Watch;
 
 /// The name under which the file's problems are reported.
 pub const PART: &str = "config";
+
+/// The files of authorities are looked at this often: they may be anywhere, and a watch would have to follow links and mounts.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Reads the file; without one, the defaults.
 ///
 /// # Errors
 /// Every problem of the file.
 pub fn load(path: Option<&Path>) -> Result<Config, Vec<Problem>> {
-    let Some(path) = path else { return Ok(Config::default()) };
-    let text = std::fs::read_to_string(path).map_err(|error| vec![unreadable(path, &error)])?;
-    parse(&path.display().to_string(), &text)
+    path.map_or_else(|| Ok(Config::default()), |path| read(path).0)
+}
+
+/// What was in each file of authorities; `None`: it could not be read.
+type Authorities = BTreeMap<String, Option<Vec<u8>>>;
+
+fn read(path: &Path) -> (Result<Config, Vec<Problem>>, Authorities) {
+    let mut files = Authorities::new();
+    let config = std::fs::read_to_string(path)
+        .map_err(|error| vec![unreadable(path, &error)])
+        .and_then(|text| parse(&path.display().to_string(), &text))
+        .and_then(|config| with_authorities(config, &mut files));
+    (config, files)
+}
+
+fn with_authorities(mut config: Config, files: &mut Authorities) -> Result<Config, Vec<Problem>> {
+    let mut problems = Vec::new();
+    for (name, declared) in &mut config.services {
+        let Some(tls) = declared.tls.as_mut().map(Arc::make_mut) else { continue };
+        let read = std::fs::read(&tls.ca);
+        files.insert(tls.ca.clone(), read.as_ref().ok().cloned());
+        let text = read.map_err(|error| format!("it cannot be read: {error}")).and_then(|pem| {
+            let text = authorities::certificates(&String::from_utf8(pem).map_err(|error| error.to_string())?);
+            authorities::parse(text.as_bytes()).map(|_| text)
+        });
+        match text {
+            Ok(text) => tls.authorities = text,
+            Err(reason) => problems.push(Problem::error(
+                Code::UnusableCertificate,
+                format!("`services.{name}.tls.ca` {}", tls.ca),
+                reason,
+                "the configuration is not used; what was in force stays",
+                "put the certificates there that sign those of the service's instances, in PEM",
+            )),
+        }
+    }
+    if problems.is_empty() { Ok(config) } else { Err(problems) }
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
@@ -56,8 +97,9 @@ impl ConfigWatch {
         let mut watch = Watch::new(&[directory], move |path| path.file_name() == name.as_deref());
         let mut hangup = signal(SignalKind::hangup()).ok();
         let mut known = std::fs::read(&self.path).ok();
+        let (found, mut authorities) = read(&self.path);
         // It may have changed since it was read at start.
-        if known.is_some() && load(Some(&self.path)).as_ref() != Ok(&self.at_start) && !self.reload().await {
+        if known.is_some() && found.as_ref() != Ok(&self.at_start) && !self.reload(found).await {
             return;
         }
         loop {
@@ -65,21 +107,25 @@ impl ConfigWatch {
                 () = shutdown.cancelled() => return,
                 () = watch.changed() => false,
                 Some(()) = recv(&mut hangup) => true,
+                () = tokio::time::sleep(LOOK), if !authorities.is_empty() => false,
             };
             let now = std::fs::read(&self.path).ok();
-            if now == known && !asked {
+            let is_same = now == known && authorities.iter().all(|(file, known)| std::fs::read(file).ok() == *known);
+            if is_same && !asked {
                 continue;
             }
             known = now;
-            if !self.reload().await {
+            let (found, files) = read(&self.path);
+            authorities = files;
+            if !self.reload(found).await {
                 return;
             }
         }
     }
 
     /// False when nobody listens any more.
-    async fn reload(&self) -> bool {
-        let (config, problems) = match load(Some(&self.path)) {
+    async fn reload(&self, found: Result<Config, Vec<Problem>>) -> bool {
+        let (config, problems) = match found {
             Ok(config) => {
                 let problems = restart_needed(&config.needs_restart(&self.at_start));
                 tracing::info!(path = %self.path.display(), "configuration loaded");
@@ -122,3 +168,6 @@ fn restart_needed(keys: &[&str]) -> Vec<Problem> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

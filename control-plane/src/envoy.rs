@@ -20,7 +20,7 @@ use tidegate_core::{Code, Problem};
 use tokio::process::Command;
 
 use self::dump::{Dump, DumpError};
-use crate::http::{HttpError, Target, exchange};
+use crate::http::{HttpError, Target, escaped, exchange};
 
 /// The Envoy that everything was measured with; newer ones are used with a warning, older ones are not.
 pub const SUPPORTED: (u32, u32) = (1, 40);
@@ -262,8 +262,7 @@ impl AdminClient {
     /// # Errors
     /// When it cannot be asked.
     pub async fn stats(&self, filter: &str) -> Result<BTreeMap<String, u64>, AdminError> {
-        let filter = percent_encoding::utf8_percent_encode(filter, percent_encoding::NON_ALPHANUMERIC);
-        Ok(stats(&self.get(&format!("/stats?filter={filter}")).await?))
+        Ok(stats(&self.get(&format!("/stats?filter={}", escaped(filter))).await?))
     }
 
     /// The id of its node.

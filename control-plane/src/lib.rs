@@ -2,6 +2,7 @@
 //! of it means is decided in `tidegate-core`.
 
 pub mod clock;
+mod authorities;
 mod watch;
 pub mod config;
 pub mod discovery;

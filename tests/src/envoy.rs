@@ -145,6 +145,21 @@ impl Envoy {
         Ok(Some(hosts.iter().map(endpoint_status).collect()))
     }
 
+    /// Waits until just these addresses are healthy endpoints of a cluster.
+    pub async fn serves(&self, cluster: &str, addresses: &[SocketAddr]) -> Result<()> {
+        let mut expected: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        expected.sort_unstable();
+        poll::until(SOON, &format!("{expected:?} in {cluster}"), async || {
+            let endpoints = self.endpoints(cluster).await?.unwrap_or_default();
+            let healthy = endpoints.into_iter().filter(|endpoint| endpoint.healthy);
+            let mut addresses: Vec<String> = healthy.map(|endpoint| endpoint.address).collect();
+            addresses.sort_unstable();
+            ensure!(addresses == expected, "{addresses:?}");
+            Ok(())
+        })
+        .await
+    }
+
     /// Counters and gauges whose names match the regular expression.
     pub async fn stats(&self, filter: &str) -> Result<BTreeMap<String, u64>> {
         let filter = filter.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();

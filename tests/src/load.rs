@@ -21,7 +21,10 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use crate::client::{Connection, Endpoint, SERVED_BY, encode, version_of};
+use crate::{
+    client::{Connection, Endpoint, SERVED_BY, encode, version_of},
+    poll::{SOON, until},
+};
 
 /// What to send, to whom, how fast and for how long.
 #[derive(Clone)]
@@ -204,6 +207,16 @@ impl Running {
     /// How many requests have been answered or have failed.
     pub fn done(&self) -> u64 {
         self.shared.done.load(Relaxed)
+    }
+
+    /// Waits while it goes on for so long.
+    pub async fn goes_on(&self, long: Duration) -> Result<()> {
+        let so_far = self.elapsed();
+        until(long + SOON, &format!("{long:?} more of it"), async || {
+            ensure!(self.elapsed() >= so_far + long, "{:?}", self.elapsed() - so_far);
+            Ok(())
+        })
+        .await
     }
 
     /// How long it has been running.

@@ -5,11 +5,18 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::deploys::number;
+
 /// Between two questions. Short, because tests measure with it; long enough not to be the load that is measured.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Long enough for anything that should happen at once, on a machine that is busy with other things.
 pub const SOON: Duration = Duration::from_secs(30);
+
+/// How long what breaks stays broken: so many seconds as `TIDEGATE_OUTAGE` says, else `usual`.
+pub fn outage(usual: Duration) -> Result<Duration> {
+    number("TIDEGATE_OUTAGE", usual.as_secs()).map(Duration::from_secs)
+}
 
 /// Asks `probe` until it gives Ok, and gives that. An Err of the probe means "not yet", and is what the error after
 /// `limit` reports as last seen. `what` completes the sentence "waited for ...".

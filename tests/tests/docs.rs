@@ -145,6 +145,9 @@ async fn yaml_examples_are_valid_or_fail_as_shown() -> Result<()> {
         fs::write(directory.path().join("tidegate.yaml"), &block.text)?;
         // What examples name.
         fs::create_dir(directory.path().join("instances"))?;
+        fs::create_dir(directory.path().join("pki"))?;
+        let authority = rcgen::generate_simple_self_signed(Vec::new())?.cert;
+        fs::write(directory.path().join("pki/ca.pem"), authority.pem())?;
         let cli = Cli { directory: Some(directory.path().to_owned()), ..Cli::default() };
         let output = cli.run(["validate", "tidegate.yaml"]).await?;
         let place = block.place();
@@ -173,7 +176,7 @@ fn every_key_of_the_configuration_is_documented_and_known() -> Result<()> {
     let mapping = "services: { s: { stable: { x: 1 }, canary: { x: 1, match: { header: { x: 1 }, cookie: { x: 1 }, x: 1 }, \
                    sessionAffinity: { hashOn: [ { x: 1 } ], x: 1 }, steps: [ { x: 1 }, { pause: { x: 1 } } ], \
                    analysis: { metrics: [ { prometheus: { x: 1 }, thresholdRange: { x: 1 }, x: 1 } ], x: 1 }, \
-                   breaker: { x: 1 }, webhooks: [ { x: 1 } ] }, x: 1 } }\n\
+                   breaker: { x: 1 }, webhooks: [ { x: 1 } ] }, tls: { x: 1 }, x: 1 } }\n\
                    edge: { groups: [ { name: g, nodes: { x: 1 }, x: 1 } ], x: 1 }\nxds: { tls: { x: 1 }, x: 1 }\n\
                    api: { x: 1 }\nownership: { allow: [ { x: 1 } ], x: 1 }\nproviders: { docker: { tls: { x: 1 }, engines: [ { tls: { x: 1 }, x: 1 } ], x: 1 }, file: { x: 1 }, x: 1 }\n";
     // So long that it is near to none.

@@ -9,6 +9,7 @@ mod cluster;
 mod edge;
 mod message;
 mod route;
+mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -5,6 +5,7 @@ pub(crate) mod tree;
 pub mod canary;
 mod docker;
 mod groups;
+mod tls;
 pub(crate) mod reader;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use serde::Serialize;
 pub use self::canary::{Canary, HashOn, Salt};
 pub use self::docker::{Docker, DockerEngine, DockerTls};
 pub use self::groups::{DEFAULT_GROUP, NodeGroup, NodeGroups, NodeMatch, ServiceFilter, ServicePattern};
+pub use self::tls::ServiceTls;
 pub use self::tree::Place;
 use crate::ownership::Ownership;
 use crate::traffic::Traffic;
@@ -159,6 +161,8 @@ pub struct ServiceConfig {
     /// How its instances are to be asked, whatever they say themselves.
     #[serde(skip)]
     pub traffic: Traffic,
+    /// Who issues the certificates of its instances; `None`: anybody.
+    pub tls: Option<Arc<ServiceTls>>,
     /// What becomes of an instance that starts.
     pub when_starting: WhenStarting,
     /// What its clients get while none of its instances is ready.

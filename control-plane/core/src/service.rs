@@ -13,7 +13,7 @@ use crate::addresses::Addresses;
 use crate::catalog::Catalog;
 use crate::claims::Claims;
 use crate::config::canary::WhenNotReady;
-use crate::config::{Canary, ServiceConfig, WhenNoneReady, WhenStarting};
+use crate::config::{Canary, ServiceConfig, ServiceTls, WhenNoneReady, WhenStarting};
 use crate::drains::Drains;
 use crate::flaps::Flaps;
 use crate::health::{Readiness, Verdict, is_starting, readiness};
@@ -42,6 +42,9 @@ pub struct ServiceView {
     /// How its instances are asked.
     #[serde(skip)]
     pub traffic: Traffic,
+    /// Who issues the certificates of its instances; `None`: anybody.
+    #[serde(skip)]
+    pub tls: Option<Arc<ServiceTls>>,
     /// The services that it needs, as its oldest container says.
     pub depends_on: Vec<ServiceName>,
     /// What keeps some of its containers from their requests for a while, ready or not.
@@ -298,6 +301,7 @@ impl Gathered<'_> {
             versions,
             split,
             traffic: facts.declared.map(|declared| declared.traffic).unwrap_or_default().or(members[0].1.traffic),
+            tls: facts.declared.and_then(|declared| declared.tls.clone()),
             depends_on: members[0].1.depends_on.clone(),
             conditions,
             problems: Vec::new(),

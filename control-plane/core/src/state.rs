@@ -2,6 +2,7 @@
 //! those anew and says which really changed, and [`State::committed`] hears what became of that. Nothing is derived before every required provider has delivered its first full
 //! set, and nothing is [published](State::is_synced) before the first round of checks, or its deadline.
 
+mod checks;
 mod transitions;
 pub mod trials;
 
@@ -201,7 +202,7 @@ impl State {
         match input {
             Input::Provider { provider, update } => return self.discovered(&provider, update, now),
             Input::Checked { id, verdict } => self.checked(id, verdict),
-            Input::Configured(config) => self.configured(*config),
+            Input::Configured(config) => return self.configured(*config),
             Input::Accepted { edges, sequence, at } => self.accepted(&edges, sequence, at),
             Input::Reported { part, problems } => {
                 self.reported.insert(part, problems);
@@ -273,10 +274,7 @@ impl State {
             }
         }
         let forget = forget.into_iter().map(ProbeChange::Forget);
-        let watch = watch
-            .into_iter()
-            .filter(|i| i.check.kind.is_active())
-            .map(|i| ProbeChange::Watch { id: i.id, check: Box::new(i.check) });
+        let watch = watch.into_iter().filter(|i| i.check.kind.is_active()).map(|instance| self.watch(instance));
         forget.chain(watch).collect()
     }
 
@@ -304,7 +302,7 @@ impl State {
         self.journal.accepted(edges, sequence, |group, service| groups.seeing(service).contains(group), at);
     }
 
-    fn configured(&mut self, config: Config) {
+    fn configured(&mut self, config: Config) -> Vec<ProbeChange> {
         let old = std::mem::replace(&mut self.config, config);
         let declared: BTreeSet<&ServiceName> = old.services.keys().chain(self.config.services.keys()).collect();
         for service in declared {
@@ -316,6 +314,7 @@ impl State {
             self.dirty.extend(self.catalog.services().cloned());
         }
         self.edge_dirty |= old.edge != self.config.edge;
+        self.watch_again(&old)
     }
 
     /// Derives anew what was touched, and says what really changed.

@@ -98,11 +98,6 @@ impl<T> Answer<T> {
     }
 }
 
-/// A segment of a path.
-pub(super) fn escaped(segment: &str) -> impl fmt::Display + '_ {
-    percent_encoding::utf8_percent_encode(segment, percent_encoding::NON_ALPHANUMERIC)
-}
-
 /// Asks for a document.
 pub(super) async fn get<T: DeserializeOwned>(api: &Api, path: &str) -> Result<Answer<T>, AskError> {
     let answer = exchange(&api.0, Method::GET, path, LIMIT).await.map_err(|error| unreachable(api, error))?;

@@ -19,6 +19,7 @@ pub(super) use self::config::config;
 pub(super) use self::diff::diff;
 pub(super) use self::ls::ls;
 use super::{BootstrapArgs, NodeArgs, Outcome, Output, TlsArgs, draw, start};
+use crate::http::escaped;
 use crate::options::config_file;
 use crate::tls;
 
@@ -27,8 +28,7 @@ pub(super) const TYPES: [&str; 6] = ["CDS", "EDS", "LDS", "RDS", "ECDS", "RTDS"]
 
 /// A path with those parameters that have a value.
 fn query(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
-    let encoded = |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC);
-    let given = parameters.iter().filter_map(|(name, value)| value.map(|value| format!("{name}={}", encoded(value))));
+    let given = parameters.iter().filter_map(|(name, value)| value.map(|value| format!("{name}={}", escaped(value))));
     let given: Vec<String> = given.collect();
     if given.is_empty() { path.to_owned() } else { format!("{path}?{}", given.join("&")) }
 }

@@ -63,7 +63,7 @@ fn ago(since: Duration) -> u128 {
 }
 
 mod url {
-    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+    use crate::http::escaped;
 
     /// A query.
     #[derive(Clone, Default)]
@@ -73,7 +73,7 @@ mod url {
         pub(super) fn push(&mut self, key: &str, value: Option<&str>) {
             let Some(value) = value else { return };
             let separator = if self.0.is_empty() { "" } else { "&" };
-            self.0.push_str(&format!("{separator}{key}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)));
+            self.0.push_str(&format!("{separator}{key}={}", escaped(value)));
         }
     }
 }

@@ -6,10 +6,10 @@ use tidegate_core::journal::Entry;
 use super::ask::{Api, Shown, get};
 use super::draw::{Drawn, Mood, plain};
 use super::{Outcome, Output, events, moment};
+use crate::http::escaped;
 
 pub(super) async fn explain(api: &Api, output: Output, subject: &str) -> Shown {
-    let subject = percent_encoding::utf8_percent_encode(subject, percent_encoding::NON_ALPHANUMERIC);
-    let answer = get::<Explanation>(api, &format!("/v1/explain/{subject}")).await?;
+    let answer = get::<Explanation>(api, &format!("/v1/explain/{}", escaped(subject))).await?;
     let outcome = if answer.value.has_failed() { Outcome::ProblemFound } else { Outcome::Well };
     Ok((answer.print(output, screen), outcome))
 }

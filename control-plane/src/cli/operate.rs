@@ -8,9 +8,10 @@ use tidegate_core::status::{
 };
 use tokio::time::Instant;
 
-use super::ask::{Answer, Api, AskError, escaped, get, post};
+use super::ask::{Answer, Api, AskError, get, post};
 use super::{DrainArgs, Outcome, Output, draw, token};
 use crate::api::operate::Asked;
+use crate::http::escaped;
 
 /// From one look to the next.
 const LOOK: Duration = Duration::from_millis(200);

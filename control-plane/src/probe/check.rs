@@ -42,7 +42,7 @@ pub(super) async fn perform(address: SocketAddr, check: &Check) -> Outcome {
     let result = match &check.kind {
         CheckKind::Tcp => tcp(address, deadline).await,
         CheckKind::Http(http) => http::plain(address, http, deadline).await,
-        CheckKind::Https { http, tls } => http::over_tls(address, http, *tls, deadline).await,
+        CheckKind::Https { http, tls } => http::over_tls(address, http, tls, deadline).await,
         CheckKind::Grpc { service, host } => grpc::health(address, service, host.as_deref(), deadline).await,
         CheckKind::Docker | CheckKind::None => return Outcome::Inconclusive("this is no active check".to_owned()),
     };

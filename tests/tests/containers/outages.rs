@@ -9,28 +9,18 @@ use tidegate_tests::{
     edge::{Edge, backend, host},
     engine::{Container, Engine},
     load::Load,
-    poll::{SOON, until},
+    poll::{SOON, outage},
     private_engine::PrivateEngine,
 };
 
 use super::problem;
 
-/// Waits until Envoy has just these containers as healthy endpoints.
-async fn serving(edge: &Edge, cluster: &str, containers: &[&Container]) -> Result<()> {
-    let mut expected = Vec::new();
+async fn serves(edge: &Edge, cluster: &str, containers: &[&Container]) -> Result<()> {
+    let mut addresses = Vec::new();
     for container in containers {
-        expected.push(container.address().await?.to_string());
+        addresses.push(container.address().await?);
     }
-    expected.sort();
-    until(SOON, &format!("{expected:?} in {cluster}"), async || {
-        let endpoints = edge.envoy.endpoints(cluster).await?.unwrap_or_default();
-        let healthy = endpoints.into_iter().filter(|endpoint| endpoint.healthy);
-        let mut addresses: Vec<String> = healthy.map(|endpoint| endpoint.address).collect();
-        addresses.sort();
-        ensure!(addresses == expected, "{addresses:?}");
-        Ok(())
-    })
-    .await
+    edge.envoy.serves(cluster, &addresses).await
 }
 
 #[tokio::test]
@@ -43,8 +33,8 @@ async fn an_engine_that_is_frozen_killed_and_replaced_costs_no_request_and_is_se
     let docker = format!("Docker engine {}", private.endpoint());
     let run = || engine.run(backend(&service, "v1"));
     let (first, second) = (run().await?, run().await?);
-    serving(&edge, &cluster, &[&first, &second]).await?;
-    let load = Load::get(edge.listener, &host(&service), "/").rate(200.0, 16).duration(20 * SOON).start();
+    serves(&edge, &cluster, &[&first, &second]).await?;
+    let load = Load::get(edge.listener, &host(&service), "/").rate(200.0, 16).duration(40 * SOON).start();
 
     // Frozen: connections stay open, and nothing is said any more.
     private.freeze().await?;
@@ -53,7 +43,7 @@ async fn an_engine_that_is_frozen_killed_and_replaced_costs_no_request_and_is_se
     edge.healthy(&cluster, 2).await?;
     private.thaw()?;
     let third = run().await?;
-    serving(&edge, &cluster, &[&first, &second, &third]).await?;
+    serves(&edge, &cluster, &[&first, &second, &third]).await?;
 
     // Killed, and one of its containers ends meanwhile: no event will ever tell.
     let pid = third.inspect().await?.state.and_then(|state| state.pid).context("its process")?;
@@ -63,16 +53,18 @@ async fn an_engine_that_is_frozen_killed_and_replaced_costs_no_request_and_is_se
     kill_process(process, Signal::KILL)?;
     edge.healthy(&cluster, 2).await?;
     private.restart().await?;
-    serving(&edge, &cluster, &[&first, &second]).await?;
+    serves(&edge, &cluster, &[&first, &second]).await?;
 
     // Stopped and started again: another socket.
     private.stop().await?;
     edge.healthy(&cluster, 2).await?;
+    load.goes_on(outage(Duration::from_secs(1))?).await?;
+    edge.healthy(&cluster, 2).await?;
     private.restart().await?;
     second.stop(Duration::from_secs(5)).await?;
-    serving(&edge, &cluster, &[&first]).await?;
+    serves(&edge, &cluster, &[&first]).await?;
     let fourth = run().await?;
-    serving(&edge, &cluster, &[&first, &fourth]).await?;
+    serves(&edge, &cluster, &[&first, &fourth]).await?;
 
     let report = load.stop().await?;
     ensure!(report.count() > 1_000, "it was hardly asked: {report}");

@@ -11,7 +11,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -38,6 +38,42 @@ pub(crate) enum Wire {
     H2c,
     /// TLS with these protocols on offer, under a certificate that nobody has signed.
     Tls(&'static [&'static str]),
+    /// TLS under this certificate.
+    Certified(Identity),
+}
+
+/// A certificate and its private key, both as DER.
+#[derive(Clone)]
+pub(crate) struct Identity(Vec<u8>, Vec<u8>);
+
+impl Identity {
+    fn unsigned() -> Result<Self> {
+        let key = KeyPair::generate()?;
+        let certificate = CertificateParams::new(["whoever.example".to_owned()])?.self_signed(&key)?;
+        Ok(Self(certificate.der().to_vec(), key.serialize_der()))
+    }
+}
+
+/// Who signs certificates.
+pub(crate) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pub(crate) pem: String,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Result<Self> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key)?.pem();
+        Ok(Self { issuer: Issuer::new(params, key), pem })
+    }
+
+    pub(crate) fn sign(&self, name: &str) -> Result<Identity> {
+        let key = KeyPair::generate()?;
+        let certificate = CertificateParams::new([name.to_owned()])?.signed_by(&key, &self.issuer)?;
+        Ok(Identity(certificate.der().to_vec(), key.serialize_der()))
+    }
 }
 
 impl Upstream {
@@ -46,7 +82,8 @@ impl Upstream {
         let address = listener.local_addr()?;
         let tls = match &wire {
             Wire::H2c => None,
-            Wire::Tls(protocols) => Some(acceptor(protocols)?),
+            Wire::Tls(protocols) => Some(acceptor(protocols, Identity::unsigned()?)?),
+            Wire::Certified(identity) => Some(acceptor(&["http/1.1"], identity.clone())?),
         };
         let mut server = JoinSet::new();
         server.spawn(async move {
@@ -66,20 +103,22 @@ impl Upstream {
 
     /// Its entry in a file of instances, in one line, with these further words; it is not checked.
     pub(crate) fn entry(&self, service: &str, words: &str) -> String {
+        self.checked(service, words, "type: none")
+    }
+
+    /// The same, checked as these words say.
+    pub(crate) fn checked(&self, service: &str, words: &str, check: &str) -> String {
         let address = self.address;
         format!(
-            "- {{ service: {service}, host: {service}.localhost, address: \"{address}\", check: {{ type: none }}, {words} }}\n"
+            "- {{ service: {service}, host: {service}.localhost, address: \"{address}\", check: {{ {check} }}, {words} }}\n"
         )
     }
 }
 
-fn acceptor(protocols: &[&str]) -> Result<TlsAcceptor> {
-    let key = KeyPair::generate()?;
-    let certificate = CertificateParams::new(["whoever.example".to_owned()])?.self_signed(&key)?;
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let mut config = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![CertificateDer::from(certificate.der().to_vec())], key)?;
+fn acceptor(protocols: &[&str], Identity(certificate, key): Identity) -> Result<TlsAcceptor> {
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key));
+    let mut config =
+        ServerConfig::builder().with_no_client_auth().with_single_cert(vec![CertificateDer::from(certificate)], key)?;
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

@@ -34,20 +34,6 @@ fn transport(variant: Variant) -> Transport {
     Transport { variant, aggregated: true }
 }
 
-async fn healthy(world: &World, service: &str, backends: &[&Local]) -> Result<()> {
-    let mut expected: Vec<String> = backends.iter().map(|backend| backend.address.to_string()).collect();
-    expected.sort_unstable();
-    until(SOON, &format!("the endpoints of {service}"), async || {
-        let endpoints = world.envoy.endpoints(service).await?.unwrap_or_default();
-        let healthy = endpoints.into_iter().filter(|endpoint| endpoint.healthy);
-        let mut addresses: Vec<String> = healthy.map(|endpoint| endpoint.address).collect();
-        addresses.sort_unstable();
-        ensure!(addresses == expected, "{addresses:?}, not {expected:?}");
-        Ok(())
-    })
-    .await
-}
-
 async fn a_cut_with_nothing_changed_costs_nothing(variant: Variant) -> Result<()> {
     let (shop, cart, next) =
         (Local::start("shop", "v1").await?, Local::start("cart", "v1").await?, Local::start("shop", "v2").await?);
@@ -76,8 +62,8 @@ async fn a_cut_with_nothing_changed_costs_nothing(variant: Variant) -> Result<()
                 ensure!(resent.responses <= most, "{resource_type} was sent again: {resent:?}");
             }
         }
-        healthy(&world, "shop", &[&shop]).await?;
-        healthy(&world, "cart", &[&cart]).await?;
+        world.envoy.serves("shop", &[shop.address]).await?;
+        world.envoy.serves("cart", &[cart.address]).await?;
         asked(&loads[1], 50).await?;
     }
     if variant == Variant::Delta {
@@ -88,7 +74,7 @@ async fn a_cut_with_nothing_changed_costs_nothing(variant: Variant) -> Result<()
     let mut commit = Commit::default();
     commit.upsert(ResourceType::Endpoint, "shop", &assignment("shop", &[next.address]));
     world.store.commit(commit);
-    healthy(&world, "shop", &[&next]).await?;
+    world.envoy.serves("shop", &[next.address]).await?;
     for load in loads {
         load.stop().await?.all_succeeded()?;
     }
@@ -102,7 +88,7 @@ async fn cut_while_shop_warms(world: &mut World, moved: &Local, seconds: i64) ->
     let mut commit = Commit::default();
     commit.upsert(ResourceType::Endpoint, "cart", &assignment("cart", &[moved.address]));
     world.store.commit(commit);
-    healthy(world, "cart", &[moved]).await?;
+    world.envoy.serves("cart", &[moved.address]).await?;
     let mut commit = Commit::default();
     commit.upsert(ResourceType::Cluster, "shop", &world.cluster("shop", seconds));
     world.store.commit(commit);
@@ -133,8 +119,8 @@ async fn a_cut_between_a_cluster_and_its_endpoints_leaves_nothing_warming(varian
     world.settled(PROMPTLY).await?;
     eprintln!("warm {:.0?} after the cable was mended", mended.elapsed());
     assert_eq!(in_force(&world.envoy, "shop").await?, "2s");
-    healthy(&world, "shop", &[&shop]).await?;
-    healthy(&world, "cart", &[&other]).await?;
+    world.envoy.serves("shop", &[shop.address]).await?;
+    world.envoy.serves("cart", &[other.address]).await?;
     asked(&loads[0], 50).await?;
     for load in loads {
         load.stop().await?.all_succeeded()?;
@@ -217,8 +203,8 @@ async fn what_changed_during_a_cut_arrives_whole(variant: Variant) -> Result<()>
     for cluster in ["shop", "cart"] {
         assert_eq!(in_force(&world.envoy, cluster).await?, "2s");
     }
-    healthy(&world, "shop", &[&shop]).await?;
-    healthy(&world, "cart", &[&other]).await?;
+    world.envoy.serves("shop", &[shop.address]).await?;
+    world.envoy.serves("cart", &[other.address]).await?;
     world.answers("new", 200).await?;
     world.answers("old", 404).await?;
     until(SOON, "the old cluster's end", async || {
@@ -295,8 +281,8 @@ async fn a_cluster_that_was_empty_is_filled_after_a_cut(variant: Variant) -> Res
     world.cable.mend()?;
     world.settled(PROMPTLY).await?;
     world.answers("filled", 200).await?;
-    for (service, backends) in [("late", &[] as &[&Local]), ("changed", &[]), ("filled", &[&shop])] {
-        healthy(&world, service, backends).await?;
+    for (service, backends) in [("late", &[][..]), ("changed", &[]), ("filled", &[shop.address])] {
+        world.envoy.serves(service, backends).await?;
     }
     assert_eq!(in_force(&world.envoy, "changed").await?, "2s");
 

@@ -17,16 +17,13 @@ use envoy_types::pb::envoy::config::cluster::v3::{
 use envoy_types::pb::envoy::config::core::v3::address::Address as AddressKind;
 use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use envoy_types::pb::envoy::config::core::v3::socket_option::Value as OptionValue;
-use envoy_types::pb::envoy::config::core::v3::transport_socket::ConfigType as TransportSocketConfig;
 use envoy_types::pb::envoy::config::core::v3::{
     BindConfig, HealthStatus, Http2ProtocolOptions, KeepaliveSettings, Metadata, SocketOption, TcpKeepalive,
-    TransportSocket,
 };
 use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::Policy;
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints};
 use envoy_types::pb::envoy::extensions::clusters::aggregate::v3::ClusterConfig as Aggregate;
-use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     AutoHttpConfig, ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
@@ -38,7 +35,7 @@ use envoy_types::pb::google::protobuf::{Struct, Value};
 use envoy_types::util::pack_any;
 
 use super::message::{address, ads, bool, duration, uint32};
-use super::{MIRROR, SPILL, TIDEGATE};
+use super::{MIRROR, SPILL, TIDEGATE, tls};
 use crate::VersionName;
 use crate::config::Canary;
 use crate::config::canary::{Step, WhenNotReady};
@@ -96,7 +93,7 @@ pub(super) fn clusters(view: &ServiceView) -> Clusters {
         let members = view.versions.get(version).unwrap_or(&nothing);
         let copies = canary.filter(|canary| mirrors(canary)).map(|_| mirror_name(view, version));
         for name in [name].into_iter().chain(copies) {
-            clusters.insert(name.clone(), eds_cluster(&name, members.protocol, view.traffic.slow_start));
+            clusters.insert(name.clone(), eds_cluster(&name, members.protocol, view));
             assignments.insert(name.clone(), assignment(&name, version, members, spills, too_few));
         }
     }
@@ -132,16 +129,16 @@ pub(super) fn mirror_name(view: &ServiceView, canary: &VersionName) -> String {
     cluster_name(&view.name, canary) + MIRROR
 }
 
-fn eds_cluster(name: &str, protocol: Protocol, slow_start: Option<Duration>) -> Cluster {
+fn eds_cluster(name: &str, protocol: Protocol, view: &ServiceView) -> Cluster {
     Cluster {
         name: name.to_owned(),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
         eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads(EDS_TIMEOUT)), service_name: String::new() }),
         connect_timeout: duration(CONNECT_TIMEOUT),
         lb_policy: LbPolicy::LeastRequest as i32,
-        lb_config: slow_start.map(slowly),
+        lb_config: view.traffic.slow_start.map(slowly),
         typed_extension_protocol_options: http_options(protocol).into_iter().collect(),
-        transport_socket: (protocol == Protocol::Https).then(tls),
+        transport_socket: (protocol == Protocol::Https).then(|| tls::upstream(view.tls.as_deref())),
         common_lb_config: Some(no_panic()),
         outlier_detection: Some(outlier_detection()),
         circuit_breakers: Some(circuit_breakers()),
@@ -193,14 +190,6 @@ fn http2() -> Http2ProtocolOptions {
             ..KeepaliveSettings::default()
         }),
         ..Http2ProtocolOptions::default()
-    }
-}
-
-/// Encrypted, and nothing verified: a container has its certificate from nobody whom an edge could know.
-fn tls() -> TransportSocket {
-    TransportSocket {
-        name: "envoy.transport_sockets.tls".to_owned(),
-        config_type: Some(TransportSocketConfig::TypedConfig(pack_any(UpstreamTlsContext::default()))),
     }
 }
 

@@ -7,6 +7,7 @@ mod groups;
 mod ownership;
 mod pattern;
 mod services;
+mod tls;
 mod values;
 mod webhooks;
 

@@ -287,6 +287,29 @@ fn how_requests_are_handled_is_read_and_what_is_wrong_is_said_at_its_place() {
 }
 
 #[test]
+fn who_issues_certificates_is_read_and_what_is_wrong_is_said_at_its_place() {
+    let tls = |text: &str| {
+        let config = config(&format!("services: {{ shop: {{ tls: {text} }} }}"));
+        config.services[&ServiceName::new("shop").unwrap()].tls.as_deref().cloned()
+    };
+    let read = |name: Option<&str>| {
+        let server_name = name.map(str::to_owned);
+        Some(ServiceTls { ca: "pki/ca.pem".to_owned(), server_name, authorities: String::new() })
+    };
+    assert_eq!(tls("{ ca: pki/ca.pem }"), read(None));
+    assert_eq!(tls("{ ca: pki/ca.pem, serverName: Shop.internal }"), read(Some("shop.internal")));
+    for (text, reason) in [
+        ("{ serverName: x }", "`services.shop.tls` has no `ca`"),
+        ("{ ca: \"\" }", "`services.shop.tls.ca` is empty"),
+        ("{ ca: a, serverName: \"a b\" }", "`services.shop.tls.serverName`: \"a b\" is not a host name"),
+        ("{ ca: a, servername: x }", "there is no key `servername` in `services.shop.tls`"),
+    ] {
+        let problems = problems(&format!("services: {{ shop: {{ tls: {text} }} }}"));
+        assert!(problems.len() == 1 && problems[0].contains(reason), "{text}: {problems:?}");
+    }
+}
+
+#[test]
 fn a_canary_is_not_the_stable_version_itself() {
     let text = "services: { s: { stable: { version: a }, canary: { version: a, weight: 1 } } }";
     assert!(problems(text)[0].contains("the canary is the stable version \"a\" itself"));

@@ -9,7 +9,7 @@ use crate::instance::{
 };
 use crate::rollout::{Split, canary_buckets};
 use crate::service::{Condition, ConditionKind, InstanceView, ServiceView};
-use crate::traffic::Retry;
+use crate::traffic::{Protocol, Retry};
 use crate::{Code, Problem, ServiceName, State, VersionName};
 
 /// What happened last, so much of it.
@@ -149,7 +149,9 @@ fn depends_on(state: &State, view: &ServiceView) -> Option<Stage> {
 /// How its instances are asked, and who says so.
 fn traffic(state: &State, view: &ServiceView) -> Stage {
     let declared = state.config().services.get(&view.name).map(|declared| declared.traffic).unwrap_or_default();
-    let origin = |is_declared: bool| if is_declared { " (tidegate.yaml)" } else { " (labels)" };
+    let members = state.config().ownership.members(state.catalog(), &view.name);
+    let told_in = members.first().filter(|(oldest, _)| is_entry(&oldest.id)).map_or(" (labels)", |_| " (its file)");
+    let origin = |is_declared: bool| if is_declared { " (tidegate.yaml)" } else { told_in };
     let mut protocols: Vec<String> = view.versions.values().map(|version| version.protocol.to_string()).collect();
     protocols.sort_unstable();
     protocols.dedup();
@@ -167,7 +169,14 @@ fn traffic(state: &State, view: &ServiceView) -> Stage {
     let slow = view.traffic.slow_start.map(|window| {
         format!("; a newcomer has its full share after {window:?}{}", origin(declared.slow_start.is_some()))
     });
-    let detail = format!("{}; {timeout}; {retry}{}", protocols.join(" and "), slow.unwrap_or_default());
+    let verified = view.tls.as_ref().map(|tls| format!(", its certificates verified with {}", tls.ca));
+    let verified = verified.filter(|_| view.versions.values().any(|version| version.protocol == Protocol::Https));
+    let detail = format!(
+        "{}{}; {timeout}; {retry}{}",
+        protocols.join(" and "),
+        verified.unwrap_or_default(),
+        slow.unwrap_or_default()
+    );
     Stage::new("traffic", Passed, None, detail)
 }
 

@@ -55,7 +55,9 @@ fn several_services_of_a_container_are_told_apart() {
 #[test]
 fn an_entry_of_a_file_is_told_as_one() {
     let mut world = settled(&[]);
-    world.list("- { service: cart, host: cart.localhost, address: '127.0.0.1:9001', check: { type: none } }");
+    world.list(
+        "- { service: cart, host: cart.localhost, address: '127.0.0.1:9001', timeout: 5s, check: { type: none } }",
+    );
     world.settle();
     let explanation = explain(&world.state, "cart", world.now).unwrap();
     let subjects: Vec<&str> = explanation.parts.iter().map(|part| part.subject.as_str()).collect();
@@ -64,6 +66,7 @@ fn an_entry_of_a_file_is_told_as_one() {
     for said in ["1 entry of files belong to it", "read at f:1:3", "127.0.0.1:9001, as the entry says"] {
         assert!(details.contains(&said), "{said:?} is not in {details:#?}");
     }
+    assert!(details.iter().any(|detail| detail.contains("begins within 5s (its file)")), "{details:#?}");
     for foreign in ["ocker", "container", "label"] {
         assert!(!details.iter().any(|detail| detail.contains(foreign)), "{foreign:?} is in {details:#?}");
     }

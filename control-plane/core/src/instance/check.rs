@@ -3,11 +3,13 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
 use super::{InstanceId, as_millis};
+use crate::config::ServiceTls;
 
 /// How an instance is checked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -92,9 +94,9 @@ impl HttpCheck {
 /// Bytes of a body that are read at most (threats T8).
 pub const MAX_BODY: usize = 4 << 10;
 
-/// What a check over TLS looks at. The issuer is never looked at: whoever a container's own certificate is from, no authority
-/// knows it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+/// What a check over TLS looks at. The issuer is looked at only where the configuration says whom it may be: whoever a container's own
+/// certificate is from, no authority knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckTls {
     /// The certificate is valid now, and for the host of the check where it names one.
@@ -102,6 +104,8 @@ pub enum CheckTls {
     Verify,
     /// Nothing of the certificate.
     Skip,
+    /// As `Verify`, and that one of these has issued it; for their name where the check names no host.
+    Issued(Arc<ServiceTls>),
 }
 
 /// Statuses that pass, as ranges.

@@ -1,7 +1,7 @@
 use super::*;
 use crate::container::Container;
 use crate::drains::{Drain, Drains};
-use crate::instance::Phase;
+use crate::instance::{CheckKind, CheckTls, Phase};
 use crate::service::left_to_nobody;
 use crate::testing::{World, config, container, discovered, service, shop};
 
@@ -175,6 +175,40 @@ fn another_protocol_in_the_same_version_is_quarantined_alone_and_in_another_one_
     assert_eq!(census, [1, 1]);
     let problem = "it speaks h2c, and the oldest of the version `v1` of the service `shop` speaks http1";
     assert!(world.problems()[0].contains(problem), "{:?}", world.problems());
+}
+
+#[test]
+fn other_authorities_have_just_those_checked_again_whose_certificates_are_looked_at() {
+    let checked = |name, ip, how: &[(&str, &str)]| {
+        let mut container = shop(name, ip, "v1");
+        container.labels.extend(how.iter().map(|(label, value)| ((*label).to_owned(), (*value).to_owned())));
+        container
+    };
+    let https = ("tidegate.check.type", "https");
+    let containers = [
+        shop("tcp", 2, "v1"),
+        checked("verify", 3, &[https]),
+        checked("skip", 4, &[https, ("tidegate.check.tls", "skip")]),
+    ];
+    let mut world = World::with(Config::default(), &containers);
+    world.settle();
+    let mut configured = |text: &str| {
+        let changes = world.state.apply(Input::Configured(Box::new(config(text))), world.now);
+        let seen = changes.into_iter().map(|change| match change {
+            ProbeChange::Watch { id, check } => match check.kind {
+                CheckKind::Https { tls: CheckTls::Issued(tls), .. } => (id.container, tls.ca.clone()),
+                CheckKind::Https { tls: CheckTls::Verify, .. } => (id.container, String::new()),
+                other => panic!("{other:?}"),
+            },
+            ProbeChange::Forget(id) => panic!("{id}"),
+        });
+        seen.collect::<Vec<_>>()
+    };
+    let verify = discovered(&containers[1]).instances[0].id.container.clone();
+    assert_eq!(configured("services: { shop: { tls: { ca: a.pem } } }"), [(verify.clone(), "a.pem".to_owned())]);
+    assert_eq!(configured("services: { shop: { timeout: 1s, tls: { ca: a.pem } } }"), []);
+    assert_eq!(configured("services: { shop: { tls: { ca: b.pem } } }"), [(verify.clone(), "b.pem".to_owned())]);
+    assert_eq!(configured(""), [(verify, String::new())]);
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use tidegate_core::config::percent;
 use tidegate_core::status::CanaryHistory;
 
-use super::super::ask::{Api, Shown, escaped, get};
+use super::super::ask::{Api, Shown, get};
 use super::super::draw::{Drawn, plain};
 use super::super::{Outcome, Output, moment};
+use crate::http::escaped;
 
 pub(in super::super) async fn history(api: &Api, output: Output, service: &str) -> Shown {
     let answer = get::<CanaryHistory>(api, &format!("/v1/canary/{}/history", escaped(service))).await?;

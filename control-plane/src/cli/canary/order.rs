@@ -6,9 +6,10 @@ use tidegate_core::config::{parse_weight, percent};
 use tidegate_core::rollout::Command;
 use tidegate_core::status::{Canaries, CanaryStatus};
 
-use super::super::ask::{Api, escaped, post};
+use super::super::ask::{Api, post};
 use super::super::{CanaryCommand, OrderArgs, Outcome, Output, draw, token};
 use crate::api::canary::{Asked, AskedOrder, Begin};
+use crate::http::escaped;
 
 /// Orders what the command says; `None` if it orders nothing.
 pub(in super::super) async fn order(api: &Api, output: Output, command: CanaryCommand) -> Outcome {

@@ -23,6 +23,7 @@ use super::facts::{self, Inspect, Inspected};
 use super::hints::{self, Event};
 use super::images::{Image, Images};
 use crate::clock::Clock;
+use crate::http::escaped;
 
 /// The oldest API that is spoken (Docker 20.10).
 const OLDEST_API: (usize, usize) = (1, 41);
@@ -187,7 +188,7 @@ impl Engine {
         const PHASE: &str = "the subscription to events";
         let filters = serde_json::json!({ "type": ["container", "network"], "event": hints::ACTIONS }).to_string();
         let (seconds, fraction) = (since.div_euclid(1_000_000_000), since.rem_euclid(1_000_000_000));
-        let path = format!("/events?since={seconds}.{fraction:09}&filters={}", percent_encoded(&filters));
+        let path = format!("/events?since={seconds}.{fraction:09}&filters={}", escaped(&filters));
         let response =
             within(CALL_TIMEOUT, PHASE, self.get(&path)).await?.map_err(|source| EngineError::Connect { source })?;
         let response = accepted(PHASE, response).await?;
@@ -316,16 +317,4 @@ async fn accepted(phase: &'static str, response: Response<Incoming>) -> Result<R
 
 fn nanos(clock: Clock) -> i64 {
     i64::try_from(clock.now().as_millis()).unwrap_or(i64::MAX).saturating_mul(1_000_000)
-}
-
-fn percent_encoded(text: &str) -> String {
-    use std::fmt::Write;
-    text.bytes().fold(String::with_capacity(text.len() * 2), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-        out
-    })
 }

@@ -9,12 +9,13 @@ use tidegate_core::config::DockerTls;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::engine::EngineError;
+use crate::authorities;
 
 /// What connections to one engine are made with.
 #[derive(Clone)]
@@ -33,17 +34,7 @@ impl Tls {
     /// Reads `files`, for the engine at `address`, which is `HOST:PORT`.
     pub(super) async fn load(files: &DockerTls, address: &str) -> Result<Self, EngineError> {
         let ca = read("ca", &files.ca).await?;
-        let mut roots = RootCertStore::empty();
-        let mut found = 0;
-        for certificate in CertificateDer::pem_slice_iter(&ca) {
-            let added = certificate.map_err(|error| error.to_string());
-            let added = added.and_then(|der| roots.add(der).map_err(|error| error.to_string()));
-            added.map_err(|reason| unusable("ca", &files.ca, &reason))?;
-            found += 1;
-        }
-        if found == 0 {
-            return Err(unusable("ca", &files.ca, "it holds no certificate"));
-        }
+        let roots = authorities::parse(&ca).map_err(|reason| unusable("ca", &files.ca, &reason))?;
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| unusable("ca", &files.ca, &error.to_string()))?

@@ -29,7 +29,7 @@ pub(super) async fn plain(address: SocketAddr, check: &HttpCheck, deadline: Inst
 pub(super) async fn over_tls(
     address: SocketAddr,
     check: &HttpCheck,
-    tls: CheckTls,
+    tls: &CheckTls,
     deadline: Instant,
 ) -> Result<String, Failure> {
     let request = request(address, check)?;

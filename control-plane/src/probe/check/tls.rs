@@ -1,28 +1,33 @@
-//! TLS to what is checked. A container's own certificate is from whoever made it, so its issuer says nothing here: what is
-//! looked at is what breaks clients one day, its dates and its names, and that the container has its key.
+//! TLS to what is checked. A container's own certificate is from whoever made it, so its issuer says nothing here, unless the
+//! configuration names authorities: what is looked at is what breaks clients one day, its dates and its names, and that the
+//! container has its key.
 
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
+use tidegate_core::config::ServiceTls;
 use tidegate_core::instance::CheckTls;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::client::{Resumption, verify_server_name};
+use tokio_rustls::rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use tokio_rustls::rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
 };
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
-use tokio_rustls::rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, SignatureScheme};
+use tokio_rustls::rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
+};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 
 use super::{Failure, quoted};
+use crate::authorities;
 
 /// Names of a certificate that are told.
 const MAX_NAMES: usize = 4;
@@ -36,9 +41,9 @@ enum Look {
 }
 
 /// Nothing is kept from one handshake to the next: a session that is resumed shows no certificate.
-fn config(look: Look) -> Arc<ClientConfig> {
+fn config(look: Look, issuers: Option<Issuers>) -> Arc<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = Verifier { provider: Arc::clone(&provider), look };
+    let verifier = Verifier { provider: Arc::clone(&provider), look, issuers };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring has what the default versions need")
@@ -50,27 +55,58 @@ fn config(look: Look) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-static NOTHING: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| config(Look::Nothing));
-static DATES: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| config(Look::Dates));
-static DATES_AND_NAME: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| config(Look::DatesAndName));
+static NOTHING: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| config(Look::Nothing, None));
+static DATES: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| config(Look::Dates, None));
+static DATES_AND_NAME: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| config(Look::DatesAndName, None));
+
+/// Whom a certificate may be from.
+#[derive(Debug)]
+struct Issuers {
+    /// As the configuration names them.
+    file: String,
+    roots: RootCertStore,
+}
+
+/// What is made of authorities, as long as some check has them.
+static ISSUED: Mutex<Vec<(Weak<ServiceTls>, Look, Arc<ClientConfig>)>> = Mutex::new(Vec::new());
+
+fn issued(tls: &Arc<ServiceTls>, look: Look) -> Result<Arc<ClientConfig>, Failure> {
+    let mut all = ISSUED.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_known = |(known, at, _): &&(Weak<ServiceTls>, Look, _)| known.as_ptr() == Arc::as_ptr(tls) && *at == look;
+    if let Some((_, _, config)) = all.iter().find(is_known) {
+        return Ok(Arc::clone(config));
+    }
+    let roots = authorities::parse(tls.authorities.as_bytes())
+        .map_err(|reason| Failure::Answer(format!("{} cannot be used: {reason}", tls.ca)))?;
+    let config = config(look, Some(Issuers { file: tls.ca.clone(), roots }));
+    all.retain(|(known, ..)| known.strong_count() > 0);
+    all.push((Arc::downgrade(tls), look, Arc::clone(&config)));
+    Ok(config)
+}
 
 /// `host` is named to the server, and has to be in its certificate.
 pub(super) async fn handshake(
     stream: TcpStream,
     ip: IpAddr,
     host: Option<&str>,
-    tls: CheckTls,
+    tls: &CheckTls,
 ) -> Result<TlsStream<TcpStream>, Failure> {
-    let config = match (tls, host) {
-        (CheckTls::Skip, _) => &NOTHING,
-        (CheckTls::Verify, None) => &DATES,
-        (CheckTls::Verify, Some(_)) => &DATES_AND_NAME,
+    let host = match tls {
+        CheckTls::Issued(tls) => host.or(tls.server_name.as_deref()),
+        CheckTls::Verify | CheckTls::Skip => host,
+    };
+    let look = if host.is_some() { Look::DatesAndName } else { Look::Dates };
+    let config = match (tls, look) {
+        (CheckTls::Issued(tls), look) => issued(tls, look)?,
+        (CheckTls::Verify, Look::DatesAndName) => Arc::clone(&DATES_AND_NAME),
+        (CheckTls::Verify, _) => Arc::clone(&DATES),
+        (CheckTls::Skip, _) => Arc::clone(&NOTHING),
     };
     let name = match host {
         Some(host) => ServerName::try_from(host.to_owned()).map_err(|_| Failure::Request(host.to_owned()))?,
         None => ServerName::from(ip),
     };
-    TlsConnector::from(Arc::clone(config)).connect(name, stream).await.map_err(|error| {
+    TlsConnector::from(config).connect(name, stream).await.map_err(|error| {
         Failure::Answer(reason(&error).unwrap_or_else(|| {
             let why = match error.kind() {
                 ErrorKind::UnexpectedEof => "the connection was closed".to_owned(),
@@ -103,6 +139,10 @@ enum Refused {
     NotYet(String),
     #[error("the certificate is for {1} (subjectAltName), not for `{0}`")]
     Name(String, String),
+    #[error("the certificate is from {0} (issuer), and no authority of {1} stands behind it")]
+    Issuer(String, String),
+    #[error("the certificate's chain to an authority of {1} does not hold: {0}")]
+    Chain(String, String),
     #[error("the certificate cannot be read")]
     Unreadable,
 }
@@ -117,6 +157,8 @@ impl From<Refused> for Error {
 struct Verifier {
     provider: Arc<CryptoProvider>,
     look: Look,
+    /// `None`: anybody.
+    issuers: Option<Issuers>,
 }
 
 impl Verifier {
@@ -135,7 +177,7 @@ impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
+        intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         _ocsp: &[u8],
         now: UnixTime,
@@ -146,6 +188,17 @@ impl ServerCertVerifier for Verifier {
             if self.look == Look::DatesAndName {
                 verify_server_name(&ParsedCertificate::try_from(certificate)?, name)
                     .map_err(|_| Refused::Name(name.to_str().into_owned(), names(&parsed)))?;
+            }
+            if let Some(Issuers { file, roots }) = &self.issuers {
+                let algorithms = self.provider.signature_verification_algorithms.all;
+                let certificate = ParsedCertificate::try_from(certificate)?;
+                verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, algorithms)
+                    .map_err(|error| match error {
+                        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+                            Refused::Issuer(quoted(parsed.issuer().to_string().as_bytes()), file.clone())
+                        }
+                        error => Refused::Chain(error.to_string(), file.clone()),
+                    })?;
             }
         }
         Ok(ServerCertVerified::assertion())

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::Response;
-use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use tidegate_core::config::ServiceTls;
 use tidegate_core::instance::{CheckTls, HeaderMatch, Statuses};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -224,7 +225,15 @@ async fn tls_server(tasks: &mut JoinSet<()>, names: &[&str], years: (i32, i32), 
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
     (params.not_before, params.not_after) = (date_time_ymd(years.0, 2, 3), date_time_ymd(years.1, 2, 3));
-    let certificate = params.self_signed(&key).unwrap();
+    tls_server_as(tasks, &params.self_signed(&key).unwrap(), &key, asks).await
+}
+
+async fn tls_server_as(
+    tasks: &mut JoinSet<()>,
+    certificate: &rcgen::Certificate,
+    key: &KeyPair,
+    asks: bool,
+) -> SocketAddr {
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
     let mut roots = RootCertStore::empty();
@@ -293,6 +302,53 @@ async fn a_certificate_is_refused_for_its_dates_and_its_name_with_the_field_and_
         assert_eq!(outcome, expected, "{names:?} {years:?} {host:?}");
         assert_eq!(in_time(got_over_tls(address, host, CheckTls::Skip).await), fine, "nothing is looked at");
     }
+}
+
+/// An authority, and its certificate as PEM.
+fn authority(name: &str) -> (Issuer<'static, KeyPair>, String) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, name);
+    let pem = params.self_signed(&key).unwrap().pem();
+    (Issuer::new(params, key), pem)
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_authorities_are_named_a_certificate_has_to_be_from_them() {
+    let mut tasks = JoinSet::new();
+    let ((ours, ours_pem), (_, theirs_pem)) = (authority("ours"), authority("theirs"));
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(["shop.internal".to_owned()]).unwrap();
+    let signed = tls_server_as(&mut tasks, &params.signed_by(&key, &ours).unwrap(), &key, false).await;
+    params.not_after = date_time_ymd(2021, 2, 3);
+    let expired = tls_server_as(&mut tasks, &params.signed_by(&key, &ours).unwrap(), &key, false).await;
+    let own = tls_server(&mut tasks, &["shop.internal"], (2020, 2120), false).await;
+    let issued = |authorities: &str, name: Option<&str>| {
+        let (ca, server_name) = ("ca.pem".to_owned(), name.map(str::to_owned));
+        CheckTls::Issued(Arc::new(ServiceTls { ca, server_name, authorities: authorities.to_owned() }))
+    };
+    let fine = passed("HTTP 200");
+    let foreign = failed("the certificate is from \"CN=ours\" (issuer), and no authority of ca.pem stands behind it");
+    let no_name = "the certificate is for \"shop.internal\" (subjectAltName), not for `other`";
+    for (address, host, tls, expected) in [
+        (signed, None, issued(&ours_pem, None), fine.clone()),
+        (signed, None, issued(&ours_pem, Some("shop.internal")), fine.clone()),
+        (signed, Some("shop.internal"), issued(&ours_pem, Some("other")), fine.clone()),
+        (signed, None, issued(&format!("{theirs_pem}{ours_pem}"), None), fine),
+        (signed, None, issued(&theirs_pem, None), foreign),
+        (signed, None, issued(&ours_pem, Some("other")), failed(no_name)),
+        (signed, Some("other"), issued(&ours_pem, Some("shop.internal")), failed(no_name)),
+        (expired, None, issued(&ours_pem, None), failed("the certificate expired on 2021-02-03T00:00:00Z (notAfter)")),
+    ] {
+        assert_eq!(in_time(got_over_tls(address, host, tls.clone()).await), expected, "{host:?} {tls:?}");
+    }
+    let Outcome::Failed(reason) = got_over_tls(own, None, issued(&ours_pem, None)).await else { panic!("it failed") };
+    assert!(reason.ends_with("(issuer), and no authority of ca.pem stands behind it"), "{reason}");
+    // One service with two kinds of checks.
+    let (CheckTls::Issued(tls), at) = (issued(&ours_pem, None), CheckTls::Issued) else { unreachable!() };
+    assert_eq!(in_time(got_over_tls(signed, None, at(Arc::clone(&tls))).await), passed("HTTP 200"));
+    assert_eq!(in_time(got_over_tls(signed, Some("other"), at(tls)).await), failed(no_name));
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ impl Reader<'_> {
         let keys = self.keys(
             &path,
             node,
-            &["stable", "canary", "timeout", "retry", "slowStart", "hold", "whenStarting", "whenNoneReady"],
+            &["stable", "canary", "timeout", "retry", "slowStart", "hold", "tls", "whenStarting", "whenNoneReady"],
         );
         let stable = keys.get("stable").and_then(|node| {
             let path = format!("{path}.stable");
@@ -36,13 +36,14 @@ impl Reader<'_> {
             }
         }
         let traffic = self.traffic(&path, &keys);
+        let tls = keys.get("tls").and_then(|node| self.service_tls(&format!("{path}.tls"), node));
         let starting = [("wait", WhenStarting::Wait), ("route", WhenStarting::Route)];
         let when_starting =
             self.one_of("way", &format!("{path}.whenStarting"), keys.get("whenStarting").copied(), &starting);
         let none_ready = [("error", WhenNoneReady::Error), ("serveLast", WhenNoneReady::ServeLast)];
         let when_none_ready =
             self.one_of("way", &format!("{path}.whenNoneReady"), keys.get("whenNoneReady").copied(), &none_ready);
-        ServiceConfig { stable, canary, traffic, when_starting, when_none_ready }
+        ServiceConfig { stable, canary, traffic, tls, when_starting, when_none_ready }
     }
 
     fn traffic(&mut self, path: &str, keys: &BTreeMap<&str, &Node>) -> Traffic {
