@@ -6,6 +6,15 @@ use super::history::{What, note};
 use crate::Timestamp;
 
 impl Record {
+    /// The same, begun by an operator of this name.
+    #[must_use]
+    pub fn begun_by(mut self, name: &str) -> Self {
+        if let Some(event) = self.rollout.untold.last_mut() {
+            event.by = format!("operator {name}");
+        }
+        self
+    }
+
     /// Nobody declares it any more: the canary gets nothing.
     pub fn end(&mut self, by: &str, reason: &str, now: Timestamp) {
         self.rollout.tick(now);

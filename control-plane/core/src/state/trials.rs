@@ -402,7 +402,7 @@ impl Trials {
             return Err(OrderError::UnknownVersion(service.clone(), stable, listed()));
         }
         let plan = Plan { stable, canary, origin: Origin::Operator };
-        let mut record = Record::begin(&plan, self.rollouts.get(service), now);
+        let mut record = Record::begin(&plan, self.rollouts.get(service), now).begun_by(by);
         record.declared = Some(plan);
         self.rollouts.insert(service.clone(), record);
         self.of.remove(service);

@@ -89,6 +89,8 @@ fn the_files_word_holds_before_an_operators_and_that_before_a_labels() {
     lead(&mut trials, None, None);
     order(&mut trials, start()).unwrap();
     assert_eq!(lead(&mut trials, None, Some(500)).unwrap().weight, 700);
+    let (_, record) = trials.get(&service("shop")).unwrap();
+    assert_eq!(record.history.iter().filter(|event| event.by == "operator ann").count(), 1, "{:?}", record.history);
     let declared = file("v1", Some(canary("v2", 900)));
     assert_eq!(lead(&mut trials, Some(&declared), Some(500)).unwrap().weight, 900);
     // What an operator began is over then, and does not come back.
