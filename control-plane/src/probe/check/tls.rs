@@ -67,8 +67,11 @@ struct Issuers {
     roots: RootCertStore,
 }
 
+/// What a service's instances are asked with, as long as the service is declared so.
+type Issued = (Weak<ServiceTls>, Look, Arc<ClientConfig>);
+
 /// What is made of authorities, as long as some check has them.
-static ISSUED: Mutex<Vec<(Weak<ServiceTls>, Look, Arc<ClientConfig>)>> = Mutex::new(Vec::new());
+static ISSUED: Mutex<Vec<Issued>> = Mutex::new(Vec::new());
 
 fn issued(tls: &Arc<ServiceTls>, look: Look) -> Result<Arc<ClientConfig>, Failure> {
     let mut all = ISSUED.lock().unwrap_or_else(PoisonError::into_inner);
