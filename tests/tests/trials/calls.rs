@@ -93,7 +93,7 @@ async fn traced(name: &str, canary: &str) -> Result<Trial> {
     let options = Options { concurrency: 1, arguments, ..Options::default() };
     let edge = Edge::start_told(&engine, &declared(&service, canary), &[], options).await?;
     let (stable, canary) = (engine.run(backend(&service, "v1")).await?, engine.run(backend(&service, "v2")).await?);
-    let trial = Trial { edge, engine, service, stable, canary };
+    let trial = Trial { edge, engine, service, _stable: stable, canary };
     for version in ["v1", "v2"] {
         trial.edge.healthy(&trial.cluster(version), 1).await?;
     }

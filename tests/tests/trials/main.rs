@@ -22,7 +22,7 @@ struct Trial {
     edge: Edge,
     engine: Engine,
     service: String,
-    stable: Container,
+    _stable: Container,
     canary: Container,
 }
 
@@ -33,7 +33,7 @@ impl Trial {
         let service = engine.unique(name);
         let edge = Edge::start_on(&engine, &declared(&service, canary), &[], concurrency).await?;
         let (stable, canary) = (engine.run(backend(&service, "v1")).await?, engine.run(backend(&service, "v2")).await?);
-        let trial = Self { edge, engine, service, stable, canary };
+        let trial = Self { edge, engine, service, _stable: stable, canary };
         for version in ["v1", "v2"] {
             trial.edge.healthy(&trial.cluster(version), 1).await?;
         }
