@@ -36,13 +36,14 @@ lint: setup ## check format and lints, as CI does
 # What stays broken for as long as TIDEGATE_OUTAGE says.
 OUTAGES := an_engine_that_is_frozen a_killed_control_plane a_host_that_falls_silent a_network_that_loses_packets
 
-soak: build ## look longer for what breaks: property tests, 1,000 containers replaced under load, outages of ten minutes
+soak: build ## look longer for what breaks: property tests, 1,000 containers replaced, a healthy canary, outages of ten minutes
 	PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-$$RANDOM} PROPTEST_CASES=$${PROPTEST_CASES:-200000} cargo test -p tidegate-xds --lib convergence
 	PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-$$RANDOM} PROPTEST_CASES=$${PROPTEST_CASES:-10000} cargo test -p tidegate --lib histories
 	$(WITH_ENVOY) TIDEGATE_REPLACEMENTS=$${TIDEGATE_REPLACEMENTS:-1000} TIDEGATE_SEED=$${TIDEGATE_SEED:-$$RANDOM} \
 		cargo test $(HOST_CRATES) --test deploy -- --nocapture
 	$(WITH_ENVOY) TIDEGATE_OUTAGE=$${TIDEGATE_OUTAGE:-600} \
 		cargo test $(HOST_CRATES) --test containers --test xds_envoy --test upstreams -- $(OUTAGES)
+	$(WITH_ENVOY) TIDEGATE_REQUESTS=$${TIDEGATE_REQUESTS:-1000000} cargo test $(HOST_CRATES) --test rollout healthy
 
 mutants: ## break each rule of docs/xds-rules.md and the rules of discovery on purpose, and see that the tests notice
 	scripts/mutate-xds

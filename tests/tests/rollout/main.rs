@@ -1,6 +1,7 @@
 //! Rollouts as they are led: by their steps, by operators, and over the death of the control plane. Real Envoy; the instances are
 //! processes that a file names.
 
+mod healthy;
 mod restarts;
 mod steps;
 
