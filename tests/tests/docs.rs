@@ -344,7 +344,7 @@ fn every_test_that_the_readme_names_exists() -> Result<()> {
 #[test]
 fn every_test_that_the_table_of_faults_names_exists() -> Result<()> {
     let mut sources = String::new();
-    for folder in ["control-plane", "tests"] {
+    for folder in ["control-plane", "filter", "tests"] {
         read_sources(&root().join(folder), &mut sources)?;
     }
     let table = rows(&document("docs/faults.md")?);

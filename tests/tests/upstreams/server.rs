@@ -11,7 +11,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -71,7 +71,10 @@ impl Authority {
 
     pub(crate) fn sign(&self, name: &str) -> Result<Identity> {
         let key = KeyPair::generate()?;
-        let certificate = CertificateParams::new([name.to_owned()])?.signed_by(&key, &self.issuer)?;
+        let mut params = CertificateParams::new([name.to_owned()])?;
+        // With the authority's own name it would be taken for one that signed itself.
+        params.distinguished_name.push(DnType::CommonName, name);
+        let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(Identity(certificate.der().to_vec(), key.serialize_der()))
     }
 }
