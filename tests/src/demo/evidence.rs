@@ -44,14 +44,16 @@ pub(super) async fn tell(
     screen: &Screen,
 ) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
+    let declare = |stable, canary| edge.declare(&format!("{{ {others}, {} }}", declared(stable, canary)));
+    // Undeclared, all versions would share the requests, the bad one among them.
+    declare("v1", "v2")?;
     let mut containers = Vec::new();
     for version in ["v1", "v2", "v3"] {
         let errors = if version == "v3" { "100" } else { "0" };
         containers.push(engine.run(backend(SERVICE, version).network(network).env("ERRORS", errors)).await?);
     }
-    let declare = |stable, canary| edge.declare(&format!("{{ {others}, {} }}", declared(stable, canary)));
-    declare("v1", "v2")?;
     edge.healthy(&format!("{SERVICE}/v1"), 1).await?;
+    edge.weighs(SERVICE, "v2", 1_000).await?;
     edge.answers(&host(SERVICE), 200).await?;
 
     let name = "a good canary";
