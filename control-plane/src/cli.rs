@@ -285,7 +285,8 @@ enum CanaryCommand {
         /// The version to try
         #[arg(long, value_name = "VERSION")]
         version: String,
-        /// The version that gets everything else [default: the declared one, else the only other one]
+        /// The version that gets everything else [default: the declared one, else the one promoted last, else the only
+        /// other one]
         #[arg(long, value_name = "VERSION")]
         stable: Option<String>,
         /// Its share in percent, which stays until it is promoted

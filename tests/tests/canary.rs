@@ -88,7 +88,7 @@ async fn twenty_thousand_keys_land_exactly_where_the_pure_crate_says() -> Result
     let canary = Canary::start("exact", &["v1", "v2"], "0", &[]).await?;
     let mut before: Option<BTreeMap<String, String>> = None;
     for (percent, basis_points) in
-        [("0", 0), ("0.01", 1), ("10", 1_000), ("50", 5_000), ("99.99", 9_999), ("100", 10_000)]
+        [("0", 0), ("0.01", 1), ("1", 100), ("10", 1_000), ("50", 5_000), ("99.99", 9_999), ("100", 10_000)]
     {
         canary.weight(percent, basis_points).await?;
         let now = canary.versions(KEYS).await?;
@@ -112,6 +112,10 @@ async fn twenty_thousand_keys_land_exactly_where_the_pure_crate_says() -> Result
     }
     assert_eq!(canary.versions(2_000).await?, canary.predicted(2_000, 1_000));
     assert_eq!(canary.versions(2_000).await?, canary.predicted(2_000, 1_000));
+    // Who was the canary's is stable's after an abort, and nobody else has moved.
+    canary.edge.cli().run(["canary", "abort", &canary.service]).await?.ok()?;
+    canary.edge.weighs(&canary.service, "v2", 0).await?;
+    assert_eq!(canary.versions(2_000).await?, canary.predicted(2_000, 0));
     Ok(())
 }
 
