@@ -383,6 +383,9 @@ impl State {
             };
             settled.services.insert(service);
         }
+        if is_synced {
+            self.trials.all_known();
+        }
         if !again.is_empty() {
             self.dirty.extend(again);
             let Settled { services, edge, flips, errands } = self.settle(now);

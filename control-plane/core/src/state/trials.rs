@@ -52,7 +52,7 @@ pub struct Trials {
     decided: u64,
     /// Up to which revision they are on disk; `None`: nobody keeps them, and nobody is waited for.
     kept: Option<u64>,
-    /// What edges have, by runtime key, of rollouts whose state was lost.
+    /// What edges have, by runtime key, of rollouts whose state was lost; `None`: nothing was, or all of them stand still by now.
     lost: Option<BTreeMap<String, u32>>,
 }
 
@@ -144,6 +144,11 @@ impl Trials {
 
     pub(super) fn take_errands(&mut self) -> Vec<Errand> {
         std::mem::take(&mut self.errands)
+    }
+
+    /// Every service there was at start has been [led](Self::lead): a rollout that begins from now on was not lost.
+    pub(super) fn all_known(&mut self) {
+        self.lost = None;
     }
 
     /// Moves a service's rollout, if it has one, and says what follows for its versions. Without a census nothing is known of their

@@ -2,8 +2,8 @@ use tidegate_filter_core::ServiceReport;
 
 use super::*;
 use crate::config::canary::Breaker;
-use crate::rollout::Command;
-use crate::testing::service;
+use crate::rollout::{Command, Hold};
+use crate::testing::{World, config, service, shop};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000);
 
@@ -77,6 +77,22 @@ fn what_was_lost_stands_still_at_what_edges_have() {
     assert_eq!(weight(&mut trials, Some(&file("v1", Some(canary("v2", 1_000))))), 2_500);
     let (_, record) = trials.get(&service("shop")).unwrap();
     assert!(matches!(record.rollout.phase(), Phase::Paused { .. }));
+}
+
+#[test]
+fn a_rollout_that_begins_after_the_start_was_not_lost() {
+    let mut world = World::with(
+        config("services: { shop: { stable: { version: v1 } } }"),
+        &[shop("a", 2, "v1"), shop("b", 3, "v2")],
+    );
+    world.state = world.state.rolling(Trials::lost(BTreeMap::new()));
+    world.settle();
+    assert!(world.state.is_synced());
+    world.configure("services: { shop: { stable: { version: v1 }, canary: { version: v2, weight: 10 } } }");
+    world.settle();
+    let (plan, record) = world.state.trials().get(&service("shop")).unwrap();
+    assert_eq!(record.rollout.share(plan).weight, 1_000);
+    assert!(matches!(record.rollout.phase(), Phase::Paused { by: Hold::Promotion, .. }));
 }
 
 #[test]
