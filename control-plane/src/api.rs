@@ -28,7 +28,9 @@ use serde::Serialize;
 use serde_json::json;
 use tidegate_core::explain::{self as core_explain, SubjectError};
 use tidegate_core::forecast::InForce;
+use tidegate_core::problem::printable;
 use tidegate_core::status::{API_VERSION, Edges, Services, Status};
+use tidegate_core::suggest;
 use tidegate_xds::Store;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -284,6 +286,16 @@ struct Refusal {
     status: StatusCode,
     reason: String,
     cure: String,
+}
+
+impl Refusal {
+    /// There is no service of this name.
+    fn no_service(name: &str, state: &tidegate_core::State) -> Self {
+        let names = state.services().map(|view| view.name.as_str());
+        let cure = suggest::did_you_mean(name, names, || "`tidegate ps` lists the services".to_owned());
+        let reason = format!("there is no service `{}`", printable(name));
+        Self { status: StatusCode::NOT_FOUND, reason, cure: printable(&cure) }
+    }
 }
 
 impl IntoResponse for Refusal {

@@ -37,7 +37,7 @@ pub(crate) async fn watch(
             changed = changes.changed() => if changed.is_err() { return },
             changed = rollouts.changed() => if changed.is_err() { return },
         }
-        let Ok(trials) = observer.look(|look| look.state.under_trial()).await else { return };
+        let Ok(trials) = observer.look(|look| look.state.trials().versions().collect::<Vec<_>>()).await else { return };
         let total = |cluster: &str| reports.cluster(cluster).map(|load| load.load.total).unwrap_or_default();
         for (service, sample) in ledger.look(&trials, total) {
             if inbox.send(Input::Sampled { service, sample: Box::new(sample) }).await.is_err() {

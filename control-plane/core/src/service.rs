@@ -234,6 +234,10 @@ pub(crate) struct Gathered<'a> {
     versions: BTreeMap<VersionName, VersionView>,
     conditions: Vec<Condition>,
     problems: Vec<Problem>,
+    /// What a split needs to know of each version.
+    pub(crate) census: BTreeMap<VersionName, Census>,
+    /// The canary that its containers' labels declare, and the stable version beside it.
+    pub(crate) labelled: Option<(VersionName, Arc<Canary>)>,
 }
 
 /// Who belongs to a service; `None` when nothing does any more.
@@ -268,31 +272,18 @@ pub(crate) fn gather<'a>(name: &'a ServiceName, facts: &'a Facts<'a>) -> Option<
         serve_last(&mut versions, facts);
     }
     since_when(&mut versions, facts);
-    Some(Gathered { name, facts, members, claim, versions, conditions, problems })
+    let census = versions.iter().map(|(name, version)| (name.clone(), version.census())).collect();
+    let agree: Vec<_> = members.iter().filter(|(_, membership)| membership.claim == *claim).copied().collect();
+    let Labelled { canary, problem } = labelled(name, &agree, facts.declared);
+    problems.extend(problem);
+    Some(Gathered { name, facts, members, claim, versions, conditions, problems, census, labelled: canary })
 }
 
 impl Gathered<'_> {
-    /// What a split needs to know of each version.
-    pub(crate) fn census(&self) -> BTreeMap<VersionName, Census> {
-        self.versions.iter().map(|(name, version)| (name.clone(), version.census())).collect()
-    }
-
-    /// The canary that its containers' labels declare, and the stable version beside it.
-    pub(crate) fn labelled(&self) -> Option<(VersionName, Arc<Canary>)> {
-        self.by_label().canary
-    }
-
-    fn by_label(&self) -> Labelled {
-        let agree = |(_, membership): &&(&Discovered, &Membership)| membership.claim == *self.claim;
-        let members: Vec<_> = self.members.iter().filter(agree).copied().collect();
-        labelled(self.name, &members, self.facts.declared)
-    }
-
     /// The view, with the traffic split as is declared.
     pub(crate) fn view(self, declared: &Declared) -> Option<ServiceView> {
-        let split = split(declared, &self.census())?;
-        let labels = self.by_label().problem;
-        let Self { name, facts, members, claim, versions, conditions, mut problems } = self;
+        let split = split(declared, &self.census)?;
+        let Self { name, facts, members, claim, versions, conditions, mut problems, .. } = self;
         let (hosts, lost) = hosts(name, claim, facts.claims, is_entry(&members[0].0.id));
         problems.extend(lost);
         let view = ServiceView {
@@ -309,7 +300,6 @@ impl Gathered<'_> {
         };
         problems.extend(no_host(&view, claim, members[0].0));
         problems.extend(settings_differ(name, &members, facts.declared));
-        problems.extend(labels);
         problems.extend(routing_problems(&view));
         problems.extend(readiness_problems(&view));
         problems.extend(view.conditions.iter().filter_map(flapping));

@@ -184,12 +184,6 @@ impl State {
         Ok(())
     }
 
-    /// The services with a rollout: service, stable version, canary.
-    #[must_use]
-    pub fn under_trial(&self) -> Vec<(ServiceName, VersionName, VersionName)> {
-        self.trials.versions().collect()
-    }
-
     /// How often edges are to report what they do.
     #[must_use]
     pub fn load_report_interval(&self) -> Duration {
@@ -363,8 +357,8 @@ impl State {
                 self.trials.gone(&service);
             }
             let after = gathered.and_then(|all| {
-                let census = is_synced.then(|| all.census());
-                let declared = self.trials.lead(&service, facts.declared, all.labelled(), census.as_ref(), now);
+                let census = is_synced.then_some(&all.census);
+                let declared = self.trials.lead(&service, facts.declared, all.labelled.clone(), census, now);
                 all.view(&declared)
             });
             let before = self.views.get(&service);

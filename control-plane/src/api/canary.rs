@@ -1,7 +1,7 @@
 //! Rollouts: how far each is (`GET /v1/canary`), what became of it (`GET /v1/canary/SERVICE/history`), and what operators order
 //! (`POST /v1/canary/SERVICE`). An order is answered when it is on disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use axum::Json;
@@ -9,11 +9,13 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use tidegate_core::compile::TIDEGATE;
 use tidegate_core::problem::printable;
 use tidegate_core::rollout::Command;
 use tidegate_core::state::trials::{Order, OrderError};
-use tidegate_core::status::{API_VERSION, Canaries, CanaryEdge, CanaryHistory, CanaryStatus};
-use tidegate_core::{ServiceName, State as CoreState, Timestamp, VersionName, config, suggest};
+use tidegate_core::status::{API_VERSION, Canaries, CanaryEdge, CanaryHistory, CanaryStatus, EdgeAcceptance};
+use tidegate_core::{ServiceName, State as CoreState, Timestamp, VersionName, config};
+use tidegate_filter_core::Trip;
 use tidegate_xds::{ResourceType, Store};
 use tokio::sync::watch;
 
@@ -68,12 +70,14 @@ pub(crate) struct Begin {
 
 /// `GET /v1/canary`.
 pub(super) async fn status(State(context): State<ApiContext>) -> Result<Response, Gone> {
-    let mut seen = context.observer.look(|look| seen(look.state, look.now)).await?;
-    for (status, groups, trips) in &mut seen.1 {
-        complete(status, groups, trips, &context.store);
-    }
-    seen.0.canaries = seen.1.into_iter().map(|(status, ..)| status).collect();
-    Ok(document(&seen.0))
+    let (at, all) = context
+        .observer
+        .look(|look| {
+            let versions = look.state.trials().versions();
+            (look.now, versions.filter_map(|(service, ..)| Seen::of(look.state, &service)).collect())
+        })
+        .await?;
+    Ok(document(&canaries(at, all, &context.store)))
 }
 
 /// `GET /v1/canary/SERVICE/history`.
@@ -128,67 +132,60 @@ pub(super) async fn order(
         let cure = "make room in the state directory; it is written as soon as it can be".to_owned();
         return Ok(Err(Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason, cure }));
     }
-    let looked = context.observer.look(move |look| of_service(look.state, &name, look.now)).await?;
-    let Some((mut status, groups, trips)) = looked else {
+    let looked = context.observer.look(move |look| Some((look.now, Seen::of(look.state, &name)?))).await?;
+    let Some((at, seen)) = looked else {
         let (reason, cure) = ("its service is gone meanwhile".to_owned(), "see `tidegate ps`".to_owned());
         return Ok(Err(Refusal { status: StatusCode::CONFLICT, reason, cure }));
     };
-    complete(&mut status, &groups, &trips, &context.store);
-    let at = context.observer.look(|look| look.now).await?;
-    Ok(Ok(document(&Canaries { api_version: API_VERSION.to_owned(), at, canaries: vec![status] })))
+    Ok(Ok(document(&canaries(at, vec![seen], &context.store))))
 }
 
-/// A status, the groups that see its service, and the edges' filters: when they reported, and what they tripped on.
-type Seen = (CanaryStatus, Vec<String>, BTreeMap<String, tidegate_filter_core::Trip>);
-
-fn seen(state: &CoreState, now: Timestamp) -> (Canaries, Vec<Seen>) {
-    let of_service = |(service, ..): (ServiceName, VersionName, VersionName)| of_service(state, &service, now);
-    let all = state.under_trial().into_iter().filter_map(of_service).collect();
-    (Canaries { api_version: API_VERSION.to_owned(), at: now, canaries: Vec::new() }, all)
+/// A rollout as the state knows it, and what is needed to ask the edges for the rest.
+struct Seen {
+    status: CanaryStatus,
+    /// The groups that see its service.
+    groups: BTreeSet<String>,
+    /// By edge, breakers that are open.
+    trips: BTreeMap<String, Trip>,
 }
 
-fn of_service(state: &CoreState, service: &ServiceName, _now: Timestamp) -> Option<Seen> {
-    let status = CanaryStatus::of(state.service(service)?, state.trials())?;
-    let groups = state.config().edge.groups.seeing(service).into_iter().map(str::to_owned).collect();
-    let trips = state.trials().trips(service).map(|(edge, trip)| (edge.to_owned(), trip.clone())).collect();
-    Some((status, groups, trips))
+impl Seen {
+    fn of(state: &CoreState, service: &ServiceName) -> Option<Self> {
+        Some(Self {
+            status: CanaryStatus::of(state.service(service)?, state.trials())?,
+            groups: state.config().edge.groups.seeing(service).into_iter().map(str::to_owned).collect(),
+            trips: state.trials().trips(service).map(|(edge, trip)| (edge.to_owned(), trip.clone())).collect(),
+        })
+    }
 }
 
-/// What the edges say.
-fn complete(
-    status: &mut CanaryStatus,
-    groups: &[String],
-    trips: &BTreeMap<String, tidegate_filter_core::Trip>,
-    store: &Store,
-) {
-    // The weights of all rollouts that a group sees are one resource, and each group has one.
-    let weights = tidegate_core::compile::TIDEGATE;
-    let seeing = groups.iter().cloned().collect();
-    let reporters = store.load_reports().snapshot().reporters;
+/// What is seen of these, completed by what the edges say.
+fn canaries(at: Timestamp, all: Vec<Seen>, store: &Store) -> Canaries {
+    let reporters = store.load_reports().reporters();
     let reported = |node: &str| {
         let of_node = reporters.iter().filter(|reporter| printable(&reporter.node_id) == node);
         of_node.filter_map(|reporter| reporter.reported_at).max().map(timestamp)
     };
-    status.edges = edges::acceptance(store, &seeing, ResourceType::Runtime, weights)
-        .into_iter()
-        .map(|weight| CanaryEdge {
+    let complete = |Seen { mut status, groups, trips }: Seen| {
+        // The weights of all rollouts that a group sees are one resource, and each group has one.
+        let weights = edges::acceptance(store, &groups, ResourceType::Runtime, TIDEGATE).into_iter();
+        let edge = |weight: EdgeAcceptance| CanaryEdge {
             reported_at: reported(&weight.node),
             trip: trips.get(&weight.node).cloned(),
             weight,
-        })
-        .collect();
+        };
+        status.edges = weights.map(edge).collect();
+        status
+    };
+    let canaries = all.into_iter().map(complete).collect();
+    Canaries { api_version: API_VERSION.to_owned(), at, canaries }
 }
 
-/// The name of a service that there is.
+/// The name of a service that there is, or of which rollouts are known.
 fn known(state: &CoreState, service: &str) -> Result<ServiceName, Refusal> {
     let name = ServiceName::new(service).ok();
     let is_known = |name: &ServiceName| state.service(name).is_some() || state.trials().rollouts().get(name).is_some();
-    name.filter(is_known).ok_or_else(|| {
-        let names = state.services().map(|view| view.name.as_str());
-        let cure = suggest::did_you_mean(service, names, || "`tidegate ps` lists the services".to_owned());
-        let reason = format!("there is no service `{}`", printable(service));
-        Refusal { status: StatusCode::NOT_FOUND, reason, cure: printable(&cure) }
-    })
+    name.filter(is_known).ok_or_else(|| Refusal::no_service(service, state))
 }
 
 /// Reads the plan as the configuration does.

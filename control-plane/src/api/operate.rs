@@ -14,7 +14,7 @@ use tidegate_core::name::cluster_name;
 use tidegate_core::problem::printable;
 use tidegate_core::service::{InstanceView, left_to_nobody};
 use tidegate_core::status::{API_VERSION, AcceptanceState, DeployStatus, DrainStatus, EdgeAcceptance, InstanceStatus};
-use tidegate_core::{ServiceName, State as CoreState, VersionName, suggest};
+use tidegate_core::{ServiceName, State as CoreState, VersionName};
 use tidegate_xds::ResourceType;
 
 use super::{Answered, ApiContext, Refusal, document, edges};
@@ -192,10 +192,7 @@ pub(super) async fn deploy(
         .look(move |look| {
             let name = ServiceName::new(&service).ok();
             let Some(view) = name.as_ref().and_then(|name| look.state.service(name)) else {
-                let names = look.state.services().map(|view| view.name.as_str());
-                let cure = suggest::did_you_mean(&service, names, || "`tidegate ps` lists the services".to_owned());
-                let reason = format!("there is no service `{}`", printable(&service));
-                return Err(Refusal { status: StatusCode::NOT_FOUND, reason, cure: printable(&cure) });
+                return Err(Refusal::no_service(&service, look.state));
             };
             let members = VersionName::new(&version).ok().and_then(|version| view.versions.get(&version));
             let instances = members.map(|members| &*members.instances).unwrap_or_default();

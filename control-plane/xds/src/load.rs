@@ -187,6 +187,12 @@ impl LoadReports {
         }
     }
 
+    /// The clients that report.
+    #[must_use]
+    pub fn reporters(&self) -> Vec<Reporter> {
+        self.accounts().reporters(|at| self.wall(at))
+    }
+
     /// What has been reported of one cluster; `None` if nothing has.
     #[must_use]
     pub fn cluster(&self, name: &str) -> Option<ClusterLoad> {

@@ -81,7 +81,7 @@ pub(crate) fn rollout(plan: &Plan, setting: Setting, seed: u64) -> End {
         failed += errors;
         let counts = |requests, errors| Counts { requests, errors, ..Counts::default() };
         let stable = counts(all - canary, binomial(&mut chance, all - canary, setting.stable));
-        rollout.observe(plan, &Sample { canary: counts(canary, errors), stable });
+        rollout.observe(&Sample { canary: counts(canary, errors), stable });
         now = now.after(Duration::from_secs(REPORTS));
         rollout.advance(plan, &facts, now);
     }

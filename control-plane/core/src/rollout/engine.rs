@@ -207,7 +207,7 @@ impl Rollout {
 
     /// Counts what was seen of both versions since the last sample. What is seen while the canary gets nothing counts only for the
     /// stable version.
-    pub fn observe(&mut self, _plan: &Plan, sample: &Sample) {
+    pub fn observe(&mut self, sample: &Sample) {
         if matches!(self.phase, Phase::Aborted { .. } | Phase::Promoted) {
             return;
         }

@@ -20,6 +20,12 @@ pub(super) struct Labelled {
     pub(super) problem: Option<Problem>,
 }
 
+impl Labelled {
+    const fn without(problem: Problem) -> Self {
+        Self { canary: None, problem: Some(problem) }
+    }
+}
+
 /// `members` are the containers that agree with their service, the oldest first.
 pub(super) fn labelled(
     name: &ServiceName,
@@ -36,12 +42,8 @@ pub(super) fn labelled(
     let Some((version, (weight, eldest))) = canaries.iter().next().map(|(version, said)| (*version, *said)) else {
         return Labelled::default();
     };
-    let idle = |reason: String, cure: String| Labelled {
-        canary: None,
-        problem: Some(
-            Problem::error(Code::IdleCanaryLabel, format!("service {name}"), reason, "it has no effect", cure)
-                .warning(),
-        ),
+    let idle = |reason: String, cure: String| {
+        Problem::error(Code::IdleCanaryLabel, format!("service {name}"), reason, "it has no effect", cure)
     };
     let said = if is_entry(&eldest.id) {
         format!("the entry `{}` says `canary.weight`", eldest.name)
@@ -51,21 +53,22 @@ pub(super) fn labelled(
     let stable = declared.and_then(|declared| declared.stable.as_ref());
     if let Some(canary) = declared.and_then(|declared| declared.canary.as_ref()) {
         let reason = format!("{said}, and the configuration declares the canary {:?}", canary.version.as_str());
-        let Labelled { problem, .. } =
-            idle(reason, format!("remove the label, or `canary` from `services.{name}` of tidegate.yaml"));
-        return Labelled { canary: None, problem: problem.map(Problem::notice) };
+        let cure = format!("remove the label, or `canary` from `services.{name}` of tidegate.yaml");
+        return Labelled::without(idle(reason, cure).notice());
     }
     if canaries.len() > 1 {
         let versions = canaries.keys().map(|version| format!("`{version}`")).collect::<Vec<_>>().join(" and ");
         let reason = format!("{versions} are canaries by the label `{LABEL}`, and a service has one at a time");
-        return idle(reason, "leave the label on the containers of one version".to_owned());
+        return Labelled::without(
+            idle(reason, "leave the label on the containers of one version".to_owned()).warning(),
+        );
     }
     if stable == Some(version) {
-        let Labelled { problem, .. } = idle(
+        let problem = idle(
             format!("{said}, and its version `{version}` is the stable one by the configuration"),
             "none needed once it was a canary; leave the label out when its containers are made anew".to_owned(),
         );
-        return Labelled { canary: None, problem: problem.map(Problem::notice) };
+        return Labelled::without(problem.notice());
     }
     let others = |of: &dyn Fn(&Discovered) -> bool| -> BTreeSet<&VersionName> {
         let others = members.iter().filter(|(container, membership)| membership.version != *version && of(container));
@@ -79,18 +82,19 @@ pub(super) fn labelled(
         (Some(stable), _) => stable.clone(),
         (None, [only]) => (**only).clone(),
         (None, []) => {
-            let Labelled { problem, .. } = idle(
+            let problem = idle(
                 format!("{said}, and there is no version beside `{version}`"),
                 "none needed once it was a canary; start containers of the version that it is compared with".to_owned(),
             );
-            return Labelled { canary: None, problem: problem.map(Problem::notice) };
+            return Labelled::without(problem.notice());
         }
         (None, several) => {
             let several = several.iter().map(|other| format!("`{other}`")).collect::<Vec<_>>().join(" and ");
-            return idle(
+            let problem = idle(
                 format!("{said}, and which version is the stable one is not clear: there are {several}"),
                 format!("declare `stable` in `services.{name}` of tidegate.yaml, or stop all but one of them"),
             );
+            return Labelled::without(problem.warning());
         }
     };
     let other = members

@@ -25,7 +25,7 @@ use crate::{ServiceName, Timestamp, VersionName};
 const MOST_POINTS: usize = 120;
 /// Services whose past rollouts are remembered although nothing of them is left.
 const MOST_PAST: usize = 1_000;
-/// Reports of edges that are not among them are another service's.
+/// Edges whose open breakers are remembered, of each service.
 const MOST_EDGES: usize = 1_000;
 
 /// What was reported of a trial between two looks.
@@ -68,8 +68,6 @@ struct Trial {
     chart: VecDeque<Point>,
     /// By edge, breakers that are open.
     trips: BTreeMap<String, Trip>,
-    /// When each edge's filter reported last.
-    reported: BTreeMap<String, Timestamp>,
 }
 
 impl Trials {
@@ -123,14 +121,8 @@ impl Trials {
         trips.map(|(edge, trip)| (edge.as_str(), trip))
     }
 
-    /// When the filter of an edge reported last.
-    #[must_use]
-    pub fn reported(&self, service: &ServiceName, edge: &str) -> Option<Timestamp> {
-        self.of.get(service)?.reported.get(edge).copied()
-    }
-
-    /// The services with a trial, and their two versions.
-    pub(super) fn versions(&self) -> impl Iterator<Item = (ServiceName, VersionName, VersionName)> {
+    /// The services with a trial, their stable versions, and their canaries.
+    pub fn versions(&self) -> impl Iterator<Item = (ServiceName, VersionName, VersionName)> {
         let of = |(service, trial): (&ServiceName, &Trial)| {
             (service.clone(), trial.plan.stable.clone(), trial.plan.canary.version.clone())
         };
@@ -167,14 +159,11 @@ impl Trials {
             return Declared { stable, canary: None };
         };
         let before = self.rollouts.get(service).cloned();
-        let same = before.clone().filter(|record| !record.over && record.rollout.generation() == plan.generation());
+        let goes_on = |record: &&Record| !record.over && record.rollout.generation() == plan.generation();
+        let same = before.as_ref().filter(goes_on).cloned();
         let begins = same.is_none();
         let mut record = same.unwrap_or_else(|| Record::begin(&plan, before.as_ref(), now));
-        if plan.origin == Origin::Operator {
-            record.declared = Some(plan.clone());
-        } else {
-            record.declared = None;
-        }
+        record.declared = (plan.origin == Origin::Operator).then(|| plan.clone());
         if let Some(lost) = self.lost.as_ref().filter(|_| before.is_none()) {
             let keys = weight_keys(service, &plan.canary.version);
             let weight = keys.iter().find_map(|key| lost.get(key)).copied().unwrap_or(0);
@@ -289,7 +278,7 @@ impl Trials {
     /// What edges' load reports say.
     pub(super) fn sampled(&mut self, service: &ServiceName, sample: &Sample, now: Timestamp) -> bool {
         let Some((trial, record)) = self.both(service) else { return false };
-        record.rollout.observe(&trial.plan, sample);
+        record.rollout.observe(sample);
         if trial.chart.len() >= MOST_POINTS {
             trial.chart.pop_front();
         }
@@ -305,15 +294,12 @@ impl Trials {
         for (name, said) in &report.services {
             let Ok(service) = ServiceName::new(name) else { continue };
             let Some((trial, record)) = self.both(&service) else { continue };
-            if trial.reported.len() < MOST_EDGES || trial.reported.contains_key(&report.node) {
-                trial.reported.insert(report.node.clone(), now);
-            }
             let latency = |version: &VersionName| {
                 let latency = said.versions.get(version.as_str()).map(|answers| answers.latency.clone());
                 Counts { latency: latency.unwrap_or_default(), ..Counts::default() }
             };
             let sample = Sample { canary: latency(&trial.plan.canary.version), stable: latency(&trial.plan.stable) };
-            record.rollout.observe(&trial.plan, &sample);
+            record.rollout.observe(&sample);
             if let Some(trip) = &said.trip
                 && trip.epoch == trial.given.epoch
                 && !trip.epoch.is_empty()
@@ -422,15 +408,7 @@ impl Trials {
 
 impl Trial {
     fn new(plan: Plan, given: Share) -> Self {
-        Self {
-            plan,
-            given,
-            asked: 0,
-            due: None,
-            chart: VecDeque::new(),
-            trips: BTreeMap::new(),
-            reported: BTreeMap::new(),
-        }
+        Self { plan, given, asked: 0, due: None, chart: VecDeque::new(), trips: BTreeMap::new() }
     }
 }
 

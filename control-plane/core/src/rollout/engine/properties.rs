@@ -156,7 +156,7 @@ impl World {
                     assert_eq!(*rollout, before);
                 }
             }
-            Act::Observe(sample) => rollout.observe(plan, sample),
+            Act::Observe(sample) => rollout.observe(sample),
             Act::Measure(result) => rollout.measured(plan, "queue", result.clone(), *now),
             Act::Answer(kind, agrees) => {
                 let answer = if *agrees { Ok(()) } else { Err("no".to_owned()) };

@@ -134,10 +134,8 @@ impl Rollout {
             let Stage { weight, mirror, .. } = stage.unwrap_or(Stage { weight: WHOLE, ..Stage::default() });
             rollout.step = Some(next);
             rollout.give(weight, mirror);
-            rollout.overridden = None;
             rollout.phase = if stage.is_some() { Phase::Progressing } else { Phase::Promoted };
             rollout.spent = Duration::ZERO;
-            rollout.asked = None;
             rollout.start_counting(plan);
         });
     }
@@ -157,7 +155,6 @@ impl Rollout {
         self.step = None;
         self.tripped = false;
         self.spent = Duration::ZERO;
-        self.asked = None;
         self.trial = self.trial.next(self.elapsed);
     }
 

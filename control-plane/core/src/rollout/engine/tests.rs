@@ -447,7 +447,7 @@ fn what_was_asked_under_another_share_is_forgotten() {
     Arc::make_mut(&mut plan.canary).steps = vec![Step::SetWeight(1_000)];
     Arc::make_mut(&mut plan.canary).webhooks = vec![webhook(WebhookKind::ConfirmPromotion)];
     let (mut rollout, plan) = begun(plan);
-    rollout.observe(&plan, &seen((0, 10_000), (0, 90_000)));
+    rollout.observe(&seen((0, 10_000), (0, 90_000)));
     assert_eq!(rollout.advance(&plan, &ready(1), at(1)), [Effect::Ask(WebhookKind::ConfirmPromotion)]);
     rollout.operate(&plan, &Command::Set(10), "ann", at(2)).unwrap();
     rollout.operate(&plan, &Command::Resume, "ann", at(20)).unwrap();
@@ -459,16 +459,16 @@ fn what_was_asked_under_another_share_is_forgotten() {
 #[test]
 fn a_stage_is_left_when_the_canary_is_shown_to_be_no_worse() {
     let (mut rollout, plan) = begun(analysed(|_| {}));
-    rollout.observe(&plan, &seen((0, 299), (13, 2_691)));
+    rollout.observe(&seen((0, 299), (13, 2_691)));
     assert_eq!(run(&mut rollout, &plan, ready(1), at(60)), [1_000]);
     assert_eq!(rollout.reason(&plan), "299 of at least 300 requests");
     // Enough requests, but they may be 1.5 points worse; the next time counts half as much more.
-    rollout.observe(&plan, &seen((1, 1), (0, 0)));
+    rollout.observe(&seen((1, 1), (0, 0)));
     assert_eq!(run(&mut rollout, &plan, ready(1), at(65)), [1_000]);
     assert!(rollout.reason(&plan).contains("may be"), "{}", rollout.reason(&plan));
-    rollout.observe(&plan, &seen((0, 149), (0, 9_999)));
+    rollout.observe(&seen((0, 149), (0, 9_999)));
     assert_eq!(run(&mut rollout, &plan, ready(1), at(70)), [1_000], "449 of 450");
-    rollout.observe(&plan, &seen((0, 1_000), (50, 10_000)));
+    rollout.observe(&seen((0, 1_000), (50, 10_000)));
     let effects = rollout.advance(&plan, &ready(1), at(75));
     assert_eq!(rollout.share(&plan).weight, 5_000);
     let event = told(&effects)[0];
@@ -487,9 +487,9 @@ fn a_stage_is_left_when_the_canary_is_shown_to_be_no_worse() {
 #[test]
 fn a_canary_that_is_surely_worse_is_rolled_back_at_the_next_look() {
     let (mut rollout, plan) = begun(analysed(|_| {}));
-    rollout.observe(&plan, &seen((3, 10), (0, 90)));
+    rollout.observe(&seen((3, 10), (0, 90)));
     assert_eq!(run(&mut rollout, &plan, ready(1), at(5)), [1_000], "E is 250");
-    rollout.observe(&plan, &seen((1, 1), (0, 9)));
+    rollout.observe(&seen((1, 1), (0, 9)));
     assert_eq!(run(&mut rollout, &plan, ready(1), at(9)), [1_000], "no look is due");
     let effects = rollout.advance(&plan, &ready(1), at(10));
     assert_eq!((is_aborted(&rollout), rollout.share(&plan).weight), (true, 0));
@@ -506,7 +506,7 @@ fn a_canary_that_is_surely_worse_is_rolled_back_at_the_next_look() {
 #[test]
 fn what_is_sure_but_tolerated_rolls_nothing_back() {
     let (mut rollout, plan) = begun(analysed(|_| {}));
-    rollout.observe(&plan, &seen((900, 100_000), (0, 900_000)));
+    rollout.observe(&seen((900, 100_000), (0, 900_000)));
     assert_eq!(run(&mut rollout, &plan, ready(1), at(60)), [1_000, 5_000], "0.9 points, and 1 is tolerated");
 }
 
@@ -514,7 +514,7 @@ fn what_is_sure_but_tolerated_rolls_nothing_back() {
 fn a_failure_freezes_or_is_only_told_where_that_is_wanted() {
     let bad = seen((50, 100), (0, 900));
     let (mut rollout, plan) = begun(analysed(|analysis| analysis.on_failure = OnFailure::Freeze));
-    rollout.observe(&plan, &bad);
+    rollout.observe(&bad);
     assert_eq!(run(&mut rollout, &plan, ready(1), at(9_999)), [1_000]);
     assert_eq!((hold(&rollout), rollout.deadline(&plan)), (Some(Hold::Frozen), None));
     // Whoever lets it go on begins to count anew.
@@ -525,7 +525,7 @@ fn a_failure_freezes_or_is_only_told_where_that_is_wanted() {
     let (mut rollout, plan) = begun(analysed(|analysis| analysis.dry_run = true));
     let mut would = 0;
     for second in 0..=60 {
-        rollout.observe(&plan, &bad);
+        rollout.observe(&bad);
         let effects = rollout.advance(&plan, &ready(1), at(second));
         would += told(&effects).iter().filter(|event| event.what == What::WouldAct).count();
     }
@@ -556,7 +556,7 @@ fn a_stage_that_stays_undecided_pauses_or_is_rolled_back() {
 fn a_paused_rollout_is_still_rolled_back() {
     let (mut rollout, plan) = begun(analysed(|_| {}));
     rollout.operate(&plan, &Command::Set(2_000), "ann", at(1)).unwrap();
-    rollout.observe(&plan, &seen((50, 100), (0, 400)));
+    rollout.observe(&seen((50, 100), (0, 400)));
     assert_eq!(run(&mut rollout, &plan, ready(1), at(10)), [2_000, 0]);
 }
 
@@ -567,15 +567,15 @@ fn looks_fail_only_on_what_is_surely_out_of_range_and_new() {
         analysis.metrics[0].max_degradation = None;
     };
     let (mut rollout, plan) = begun(analysed(floor));
-    rollout.observe(&plan, &seen((1, 3), (0, 0)));
+    rollout.observe(&seen((1, 3), (0, 0)));
     run(&mut rollout, &plan, ready(1), at(5));
     assert_eq!(rollout.failed_looks(), 0, "one of three may be chance");
-    rollout.observe(&plan, &seen((9, 97), (0, 0)));
+    rollout.observe(&seen((9, 97), (0, 0)));
     run(&mut rollout, &plan, ready(1), at(30));
     assert_eq!(rollout.failed_looks(), 1, "nothing was seen after the second look");
-    rollout.observe(&plan, &seen((0, 1), (0, 0)));
+    rollout.observe(&seen((0, 1), (0, 0)));
     run(&mut rollout, &plan, ready(1), at(35));
-    rollout.observe(&plan, &seen((0, 1), (0, 0)));
+    rollout.observe(&seen((0, 1), (0, 0)));
     assert_eq!(run(&mut rollout, &plan, ready(1), at(40)), [1_000, 0]);
 }
 
@@ -597,8 +597,8 @@ fn durations_are_compared_only_where_enough_of_them_are_known() {
         (slow((99, 600), (2_000, 10)), Verdict::Undecided, "99 of at least 100"),
     ] {
         let (mut rollout, plan) = begun(analysed(duration));
-        rollout.observe(&plan, &requests);
-        rollout.observe(&plan, &sample);
+        rollout.observe(&requests);
+        rollout.observe(&sample);
         run(&mut rollout, &plan, ready(1), at(59));
         let finding = rollout.evidence().unwrap().findings[0].clone();
         assert_eq!(finding.verdict, verdict, "{finding:?}");
@@ -612,7 +612,7 @@ fn durations_are_compared_only_where_enough_of_them_are_known() {
 fn a_prometheus_metric_is_asked_at_each_look_and_counts_once() {
     let (mut rollout, plan) = begun(analysed(|analysis| analysis.metrics.push(prometheus())));
     let enough = seen((0, 3_000), (0, 27_000));
-    rollout.observe(&plan, &enough);
+    rollout.observe(&enough);
     let effects = rollout.advance(&plan, &ready(1), at(5));
     assert_eq!(effects, [Effect::Measure("queue".to_owned())]);
     run(&mut rollout, &plan, ready(1), at(60));
@@ -644,10 +644,10 @@ fn at_the_whole_a_canary_is_compared_with_what_stable_did_before() {
     let mut plan = analysed(|_| {});
     Arc::make_mut(&mut plan.canary).steps = vec![Step::SetWeight(WHOLE), Step::Pause(Some(Duration::from_mins(1)))];
     let mut rollout = Rollout::begin(&plan, None, at(0));
-    rollout.observe(&plan, &seen((9, 9), (5, 10_000)));
+    rollout.observe(&seen((9, 9), (5, 10_000)));
     let nobody = Facts { stable: Census::default(), ..ready(1) };
     run(&mut rollout, &plan, nobody, at(1));
-    rollout.observe(&plan, &seen((0, 1_000), (0, 0)));
+    rollout.observe(&seen((0, 1_000), (0, 0)));
     run(&mut rollout, &plan, nobody, at(61));
     assert_eq!(rollout.phase(), &Phase::Promoted, "{}", rollout.reason(&plan));
 }
@@ -656,7 +656,7 @@ fn at_the_whole_a_canary_is_compared_with_what_stable_did_before() {
 fn nothing_is_compared_with_a_stable_version_that_is_down() {
     let (mut rollout, plan) = begun(analysed(|_| {}));
     let down = Facts { stable: Census { instances: 1, ready: 0 }, ..ready(1) };
-    rollout.observe(&plan, &seen((0, 10_000), (90_000, 90_000)));
+    rollout.observe(&seen((0, 10_000), (90_000, 90_000)));
     assert_eq!(run(&mut rollout, &plan, down, at(600)), [1_000]);
     assert!(rollout.reason(&plan).contains("no instance of stable is ready"), "{}", rollout.reason(&plan));
 }
