@@ -28,6 +28,13 @@ pub(crate) enum Target {
     Unix(PathBuf),
 }
 
+impl Target {
+    /// Who listens at the authority of an `http` URL.
+    pub(crate) fn at(authority: &http::uri::Authority) -> Self {
+        Self::Tcp(format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80)))
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -5,7 +5,6 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use http::StatusCode;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
 use tidegate_core::config::canary::{Webhook, WebhookKind};
@@ -15,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::http::{Answer, Target};
+use crate::http::{Answer, Target, escaped};
 
 /// Exchanges at once, of all services.
 const AT_ONCE: usize = 16;
@@ -155,8 +154,7 @@ async fn ask(url: &str, timeout: Duration, body: &serde_json::Value) -> Result<(
 /// Why there is none.
 async fn query(address: &str, text: &str, timeout: Duration) -> Result<f64, String> {
     let address = address.trim_end_matches('/');
-    let (target, path) =
-        place(&format!("{address}/api/v1/query?query={}", utf8_percent_encode(text, NON_ALPHANUMERIC)))?;
+    let (target, path) = place(&format!("{address}/api/v1/query?query={}", escaped(text)))?;
     let answer = crate::http::ask(&target, &path, timeout, MAX_BODY).await.map_err(|error| error.to_string())?;
     if answer.status != StatusCode::OK {
         return Err(refusal(&target, &answer));
@@ -206,9 +204,9 @@ struct Sample(serde::de::IgnoredAny, String);
 /// Whom and what a URL means.
 fn place(url: &str) -> Result<(Target, String), String> {
     let uri: http::Uri = url.parse().map_err(|_| format!("{url:?} is not a URL"))?;
-    let host = uri.host().ok_or_else(|| format!("{url:?} has no host"))?;
+    let authority = uri.authority().ok_or_else(|| format!("{url:?} has no host"))?;
     let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    Ok((Target::Tcp(format!("{host}:{}", uri.port_u16().unwrap_or(80))), path.to_owned()))
+    Ok((Target::at(authority), path.to_owned()))
 }
 
 /// What was answered instead, in one line.

@@ -33,8 +33,7 @@ impl FromStr for Api {
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() || authority.as_str().contains('@') {
             return Err(wrong());
         }
-        let port = authority.port_u16().unwrap_or(80);
-        Ok(Self(Target::Tcp(format!("{}:{port}", authority.host()))))
+        Ok(Self(Target::at(authority)))
     }
 }
 
