@@ -253,6 +253,13 @@ pub(crate) fn version_of(served_by: &str) -> &str {
     served_by.split_once('/').map_or(served_by, |(version, _)| version)
 }
 
+/// Switches the behaviour of the sample backend at this address: `ready=false&errors=50`.
+pub async fn control(sample: SocketAddr, query: &str) -> Result<()> {
+    let answer = Request::post(sample, &format!("/control?{query}"), "").send().await?;
+    ensure!(answer.status == 200, "control {query}: {}", answer.text());
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

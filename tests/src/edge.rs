@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     net::SocketAddr,
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},
@@ -13,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use crate::{
-    client::{Answer, Request},
+    client::{Answer, Request, control},
     engine::{Engine, Spec},
     envoy::{Envoy, Options},
     load::{Ask, Load, Report},
@@ -72,6 +73,24 @@ impl Local {
         let ready = Request::get(address, "/ready");
         process.until(SOON, "the sample's answer", async || ready.clone().send().await.map(drop)).await?;
         Ok(Self { process, address, _directory: directory })
+    }
+
+    /// Starts one of each of these versions, and a file in a folder of its own that names them.
+    pub async fn start_each(service: &str, versions: &[&str]) -> Result<(Vec<Self>, TempDir)> {
+        let (mut locals, mut entries) = (Vec::new(), String::new());
+        for version in versions {
+            let local = Self::start(service, version).await?;
+            entries += &local.entry(service, version);
+            locals.push(local);
+        }
+        let files = tempfile::tempdir()?;
+        fs::write(files.path().join(format!("{service}.yaml")), entries)?;
+        Ok((locals, files))
+    }
+
+    /// Switches its behaviour: `ready=false&errors=50`.
+    pub async fn control(&self, query: &str) -> Result<()> {
+        control(self.address, query).await
     }
 
     /// Its entry in a file of instances, in one line: a version of a service on `SERVICE.localhost`, checked as [`backend`]s are.
@@ -184,8 +203,13 @@ impl Edge {
     /// Without Docker, over the files of instances at this path: a directory or one file, which need not exist yet, but Envoy is
     /// not live before it does.
     pub async fn on_files(path: &Path, services: &str) -> Result<Self> {
+        Self::start_on_files(path, services, &[], 2).await
+    }
+
+    /// The same with further arguments of `tidegate run`, and so many workers in Envoy.
+    pub async fn start_on_files(path: &Path, services: &str, arguments: &[&str], concurrency: u32) -> Result<Self> {
         let providers = format!("{{ docker: {{ enabled: false }}, file: {{ path: \"{}\" }} }}", path.display());
-        Self::start_from(providers, services, &[], 2).await
+        Self::start_from(providers, services, arguments, concurrency).await
     }
 
     /// With these providers: the YAML below the key `providers:`, in one line.
@@ -291,14 +315,7 @@ impl Edge {
 
     /// Waits until Envoy's runtime, which is what it splits by, holds the canary's weight.
     pub async fn weighs(&self, service: &str, canary: &str, basis_points: u32) -> Result<()> {
-        let key = format!("tg.{service}.{service}/{canary}+spill");
-        until(SOON, &format!("{key} = {basis_points} in Envoy"), async || {
-            let runtime = self.envoy.get("/runtime?format=json").await?.json()?;
-            let value = runtime["entries"][&key]["final_value"].as_str().map(ToOwned::to_owned);
-            ensure!(value.as_deref() == Some(&*basis_points.to_string()), "it is {value:?}");
-            Ok(())
-        })
-        .await
+        self.envoy.weighs(service, canary, basis_points).await
     }
 
     /// Which version answered each of `keys` (`key-0`, `key-1`, …), asked once each with the header `x-user`.

@@ -80,6 +80,17 @@ pub async fn validate(bootstrap: &str) -> Result<()> {
     Ok(())
 }
 
+/// What this key of the runtime holds in the Envoy with this admin interface; `None`: there is no such number.
+pub async fn runtime(admin: &Endpoint, key: &str) -> Result<Option<u32>> {
+    let runtime = Request::get(admin, "/runtime?format=json").send().await?.json()?;
+    Ok(runtime["entries"][key]["final_value"].as_str().and_then(|value| value.parse().ok()))
+}
+
+/// The share of a service's canary, in basis points, by which the Envoy with this admin interface splits.
+pub async fn weight(admin: &Endpoint, service: &str, canary: &str) -> Result<Option<u32>> {
+    runtime(admin, &format!("tg.{service}.{service}/{canary}+spill")).await
+}
+
 impl Envoy {
     pub async fn start(bootstrap: &str) -> Result<Self> {
         Self::start_with(bootstrap, &Options::default()).await
@@ -143,6 +154,16 @@ impl Envoy {
         let Some(status) = statuses.iter().find(|status| status["name"] == cluster) else { return Ok(None) };
         let hosts = status["host_statuses"].as_array().map(Vec::as_slice).unwrap_or_default();
         Ok(Some(hosts.iter().map(endpoint_status).collect()))
+    }
+
+    /// Waits until this is the [`weight`] of a service's canary.
+    pub async fn weighs(&self, service: &str, canary: &str, basis_points: u32) -> Result<()> {
+        poll::until(SOON, &format!("{service}/{canary} to weigh {basis_points} in Envoy"), async || {
+            let weight = weight(&self.admin, service, canary).await?;
+            ensure!(weight == Some(basis_points), "it is {weight:?}");
+            Ok(())
+        })
+        .await
     }
 
     /// Waits until just these addresses are healthy endpoints of a cluster.

@@ -157,6 +157,14 @@ impl Cli {
         process::output(command, COMMAND).await
     }
 
+    /// How far the rollout of a service is, of which `canary status` says with 1 that it failed.
+    pub async fn canary(&self, service: &str) -> Result<serde_json::Value> {
+        let output = self.run(["canary", "status", service, "-o", "json"]).await?;
+        ensure!(matches!(output.code, 0 | 1), "canary status ended with {}: {}", output.code, output.stderr);
+        let mut status: serde_json::Value = output.stdout.parse()?;
+        Ok(status["canaries"][0].take())
+    }
+
     /// Runs a command with `-o json` and reads its answer.
     pub async fn json(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<serde_json::Value> {
         let json = ["-o", "json"].map(Into::into);

@@ -232,21 +232,6 @@ async fn an_edge_whose_group_changes_comes_back_to_the_other_and_a_new_one_is_se
     answers(plane.settings.web, "admin-ui", 404).await
 }
 
-/// The share of the canary v2 of `shop` in the runtime of an Envoy.
-async fn weight(envoy: &Envoy) -> Result<Option<String>> {
-    let runtime = envoy.get("/runtime?format=json").await?.json()?;
-    Ok(runtime["entries"]["tg.shop.shop/v2+spill"]["final_value"].as_str().map(ToOwned::to_owned))
-}
-
-async fn weighs(envoy: &Envoy, basis_points: &str) -> Result<()> {
-    until(SOON, &format!("a weight of {basis_points}"), async || {
-        let weight = weight(envoy).await?;
-        ensure!(weight.as_deref() == Some(basis_points), "{weight:?}");
-        Ok(())
-    })
-    .await
-}
-
 #[tokio::test]
 async fn what_edges_report_of_a_canary_is_added_up_and_a_breaker_that_opens_at_one_ends_it_at_all() -> Result<()> {
     let (v1, v2) = (Local::start("shop", "v1").await?, Local::start("shop", "v2").await?);
@@ -255,12 +240,8 @@ async fn what_edges_report_of_a_canary_is_added_up_and_a_breaker_that_opens_at_o
     let canary = "services: { shop: { stable: { version: v1 }, canary: { version: v2, weight: 50, breaker: {}, \
                   sessionAffinity: { hashOn: [ { header: X-User } ] }, analysis: { interval: 1s } } } }\n";
     plane.tidegate.reconfigure(&format!("{}{canary}", plane.settings.file("shop", "shop")))?;
-    let of_canary = async || {
-        let mut seen = plane.cli().run(["canary", "status", "shop", "-o", "json"]).await?.stdout.parse::<Value>()?;
-        anyhow::Ok(seen["canaries"][0].take())
-    };
     for (envoy, listener) in [(&left, plane.settings.web), (&right, plane.settings.internal)] {
-        weighs(envoy, "5000").await?;
+        envoy.weighs("shop", "v2", 5_000).await?;
         answers(listener, "shop", 200).await?;
     }
     let load = |listener: SocketAddr| {
@@ -272,7 +253,7 @@ async fn what_edges_report_of_a_canary_is_added_up_and_a_breaker_that_opens_at_o
         for listener in [plane.settings.web, plane.settings.internal] {
             load(listener).run().await?.all_succeeded()?;
         }
-        let status = of_canary().await?;
+        let status = plane.cli().canary("shop").await?;
         let observed = &status["rollout"]["observed"];
         let all = observed["canary"].as_u64().unwrap_or(0) + observed["stable"].as_u64().unwrap_or(0);
         ensure!(all >= 500, "{observed}");
@@ -282,18 +263,18 @@ async fn what_edges_report_of_a_canary_is_added_up_and_a_breaker_that_opens_at_o
     })
     .await?;
 
-    Request::post(v2.address, "/control?errors=100", "").send().await?;
+    v2.control("errors=100").await?;
     let report = load(plane.settings.web).run().await?;
     ensure!((7..=20).contains(&report.failed()), "{report}");
     until(SOON, "the end of the rollout", async || {
-        let status = of_canary().await?;
+        let status = plane.cli().canary("shop").await?;
         ensure!(status["rollout"]["phase"] == "aborted", "{}", status["rollout"]);
         ensure!(status["rollout"]["last"]["by"] == "breaker at left", "{}", status["rollout"]["last"]);
         Ok(())
     })
     .await?;
     for envoy in [&left, &right] {
-        weighs(envoy, "0").await?;
+        envoy.weighs("shop", "v2", 0).await?;
     }
     let report = load(plane.settings.internal).run().await?;
     report.all_succeeded()?;
@@ -302,7 +283,7 @@ async fn what_edges_report_of_a_canary_is_added_up_and_a_breaker_that_opens_at_o
     // One that is gone is named no more, and counts as nothing.
     drop(right);
     until(SOON, "one edge", async || {
-        let edges = of_canary().await?["edges"].as_array().map_or(0, Vec::len);
+        let edges = plane.cli().canary("shop").await?["edges"].as_array().map_or(0, Vec::len);
         ensure!(edges == 1, "{edges}");
         Ok(())
     })

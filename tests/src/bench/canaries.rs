@@ -4,8 +4,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result, ensure};
 use tidegate_figures::Row;
 
 use crate::{
@@ -60,7 +59,7 @@ async fn slow(say: &impl Fn(&str)) -> Result<Vec<Row>> {
     let analysis = "analysis: { interval: 1s, threshold: 3, metrics: [ { name: request-duration, percentile: 99, thresholdRange: { max: 50 } } ] }";
     let shop = Shop::start(2, analysis).await?;
     shop.begin(0).await?;
-    shop.canary("delay_ms=100").await?;
+    shop.canary.control("delay_ms=100").await?;
     let load = shop.load().start();
     let began = load.elapsed();
     let by = shop.stopped().await?;
@@ -78,24 +77,19 @@ struct Shop {
     edge: Edge,
     canary: Local,
     declared: String,
-    _stable: Local,
+    _stable: Vec<Local>,
     _instances: tempfile::TempDir,
 }
 
 impl Shop {
     async fn start(workers: u32, how: &str) -> Result<Self> {
-        let instances = tempfile::tempdir()?;
-        let (stable, canary) = (Local::start(SERVICE, "v1").await?, Local::start(SERVICE, "v2").await?);
-        let entries = [stable.entry(SERVICE, "v1"), canary.entry(SERVICE, "v2")].concat();
-        std::fs::write(instances.path().join("shop.yaml"), entries)?;
-        let providers =
-            format!("{{ docker: {{ enabled: false }}, file: {{ path: \"{}\" }} }}", instances.path().display());
-        let edge = Edge::start_from(providers, "{}", &[], workers).await?;
+        let (mut locals, instances) = Local::start_each(SERVICE, &["v1", "v2"]).await?;
+        let edge = Edge::start_on_files(instances.path(), "{}", &[], workers).await?;
         for version in ["v1", "v2"] {
             edge.healthy(&format!("{SERVICE}/{version}"), 1).await?;
         }
-        let declared = how.to_owned();
-        Ok(Self { edge, canary, declared, _stable: stable, _instances: instances })
+        let canary = locals.pop().context("v2")?;
+        Ok(Self { edge, canary, declared: how.to_owned(), _stable: locals, _instances: instances })
     }
 
     /// A rollout of its own for each round.
@@ -111,21 +105,15 @@ impl Shop {
         self.edge.weighs(SERVICE, "v2", 1_000).await
     }
 
-    async fn canary(&self, control: &str) -> Result<()> {
-        let told = crate::client::Request::post(self.canary.address, &format!("/control?{control}"), "").send().await?;
-        ensure!(told.status == 200, "control {control}: {}", told.text());
-        Ok(())
-    }
-
     fn load(&self) -> Load {
         let load = Load::get(self.edge.listener, &host(SERVICE), "/").rate(PER_SECOND, 16).requests(100_000);
         load.duration(2 * LONGEST).asking(|n| Ask::get("/").header("x-user", &format!("key-{n}")))
     }
 
     async fn failed_until_stopped(&self, round: usize, control: &str) -> Result<usize> {
-        self.canary("errors=0").await?;
+        self.canary.control("errors=0").await?;
         self.begin(round).await?;
-        self.canary(control).await?;
+        self.canary.control(control).await?;
         let load = self.load().start();
         let by = self.stopped().await?;
         let report: Report = load.stop().await?;
@@ -136,9 +124,7 @@ impl Shop {
     /// Waits until the rollout has ended, and says who ended it.
     async fn stopped(&self) -> Result<String> {
         until(LONGEST, "the end of the rollout", async || {
-            let status =
-                self.edge.cli().run(["canary", "status", SERVICE, "-o", "json"]).await?.stdout.parse::<Value>()?;
-            let rollout = &status["canaries"][0]["rollout"];
+            let rollout = &self.edge.cli().canary(SERVICE).await?["rollout"];
             ensure!(rollout["phase"] == "aborted", "{}: {}", rollout["phase"], rollout["reason"]);
             Ok(rollout["last"]["by"].as_str().unwrap_or_default().to_owned())
         })

@@ -108,13 +108,7 @@ fn failed(phase: &str, promise: &str, report: &Report, most: usize) -> Row {
 
 async fn phase(edge: &Edge, phase: &str) -> Result<()> {
     until(LONG.max(SOON), &format!("the canary to be {phase}"), async || {
-        let status = edge.cli().json(["canary", "status", SERVICE]).await;
-        // An aborted one is a problem that `status` ends with.
-        let status = match status {
-            Ok(status) => status,
-            Err(_) => edge.cli().run(["canary", "status", SERVICE, "-o", "json"]).await?.stdout.parse()?,
-        };
-        let rollout = &status["canaries"][0]["rollout"];
+        let rollout = &edge.cli().canary(SERVICE).await?["rollout"];
         ensure!(rollout["phase"] == phase, "it is {}: {}", rollout["phase"], rollout["reason"]);
         Ok(())
     })

@@ -20,7 +20,7 @@ use futures_util::StreamExt;
 
 use super::{Engine, Network, remove};
 use crate::{
-    client::{Answer, Request},
+    client::{Answer, Request, control},
     poll::{self, SOON},
     run::LABEL,
 };
@@ -231,9 +231,7 @@ impl Container {
 
     /// Switches the sample backend's behaviour: `ready=false&errors=50`.
     pub async fn control(&self, query: &str) -> Result<()> {
-        let answer = Request::post(self.address().await?, &format!("/control?{query}"), "").send().await?;
-        ensure!(answer.status == 200, "control {query}: {}", answer.text());
-        Ok(())
+        control(self.address().await?, query).await
     }
 
     /// Waits until the sample backend says that it is ready.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tidegate_tests::{
-    client::Request,
     edge::host,
     load::{Ask, Load, Outcome},
 };
@@ -26,8 +25,7 @@ async fn a_canary_that_fails_no_more_than_stable_is_left_alone() -> Result<()> {
     let shop = Shop::start(canary).await?;
     shop.weighs(1_000).await?;
     for local in &shop.locals {
-        let told = Request::post(local.address, "/control?errors=1", "").send().await?;
-        ensure!(told.status == 200, "{}", told.text());
+        local.control("errors=1").await?;
     }
     // In parts, for each answer is remembered until the end of its part.
     let part = 20_000;

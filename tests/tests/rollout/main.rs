@@ -5,12 +5,11 @@ mod healthy;
 mod restarts;
 mod steps;
 
-use std::{fs, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use tidegate_tests::{
-    client::{Endpoint, Request},
     edge::{Edge, Local},
     poll::{SOON, until},
 };
@@ -41,17 +40,8 @@ impl Shop {
     }
 
     async fn with(services: &str, versions: &[&str], arguments: &[&str]) -> Result<Self> {
-        let instances = tempfile::tempdir()?;
-        let mut locals = Vec::new();
-        for version in versions {
-            locals.push(Local::start(SERVICE, version).await?);
-        }
-        let entries: String =
-            locals.iter().zip(versions).map(|(local, version)| local.entry(SERVICE, version)).collect();
-        fs::write(instances.path().join("shop.yaml"), entries)?;
-        let providers =
-            format!("{{ docker: {{ enabled: false }}, file: {{ path: \"{}\" }} }}", instances.path().display());
-        let edge = Edge::start_from(providers, services, arguments, 2).await?;
+        let (locals, instances) = Local::start_each(SERVICE, versions).await?;
+        let edge = Edge::start_on_files(instances.path(), services, arguments, 2).await?;
         // A version that nobody gets is no cluster.
         for version in versions.iter().take(2) {
             edge.healthy(&format!("{SERVICE}/{version}"), 1).await?;
@@ -72,8 +62,7 @@ impl Shop {
     }
 
     async fn status(&self) -> Result<serde_json::Value> {
-        let mut status = self.edge.cli().json(["canary", "status", SERVICE]).await?;
-        Ok(status["canaries"][0].take())
+        self.edge.cli().canary(SERVICE).await
     }
 
     /// What happened, oldest first: what, and to which weight.
@@ -103,13 +92,6 @@ impl Shop {
 
 fn declared(version: &str, canary: &str) -> String {
     format!("{{ {SERVICE}: {{ stable: {{ version: v1 }}, canary: {{ version: {version}, {canary} }} }} }}")
-}
-
-/// What Envoy's runtime holds of the canary's weight; `None`: nothing, so nobody gets it.
-async fn weight(admin: &Endpoint) -> Result<Option<u32>> {
-    let runtime = Request::get(admin.clone(), "/runtime?format=json").send().await?.json()?;
-    let value = &runtime["entries"][format!("tg.{SERVICE}.{SERVICE}/v2+spill")]["final_value"];
-    Ok(value.as_str().and_then(|text| text.parse().ok()))
 }
 
 /// From one look at Envoy to the next.

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tidegate_tests::disk::Disk;
+use tidegate_tests::{disk::Disk, envoy::weight};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{LOOK, SOON, Shop, until, weight};
+use super::{LOOK, SOON, Shop, until};
 
 const KILLS: u32 = 50;
 const STAGES: u32 = 30;
@@ -39,7 +39,7 @@ async fn killed(seed: u64) -> Result<()> {
         let (seen, admin) = (Arc::clone(&seen), edge.envoy.admin().clone());
         looking.spawn(async move {
             loop {
-                if let Ok(Some(now)) = weight(&admin).await {
+                if let Ok(Some(now)) = weight(&admin, super::SERVICE, "v2").await {
                     let mut seen = seen.lock().expect("nobody panics with it");
                     if seen.last().is_none_or(|(_, last)| *last != now) {
                         seen.push((Instant::now(), now));
@@ -97,7 +97,7 @@ async fn what_was_kept_of_a_rollout_and_is_damaged_is_set_aside_and_it_stands_st
     let edge = edge.without_control_plane(damage).await?;
     let shop = Shop { edge, instances, locals };
     shop.phase("paused").await?;
-    ensure!(weight(shop.edge.envoy.admin()).await? == Some(2_000), "it stands still");
+    ensure!(weight(shop.edge.envoy.admin(), super::SERVICE, "v2").await? == Some(2_000), "it stands still");
     let problems = shop.edge.cli().run(["status"]).await?.stdout;
     ensure!(problems.contains("TG0306") && problems.contains("rollouts.json.unreadable"), "{problems}");
     ensure!(state.join("rollouts.json.unreadable").is_file());

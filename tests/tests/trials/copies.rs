@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use http::Method;
 use tidegate_tests::{
+    envoy::runtime,
     load::{Ask, Load},
     poll::{SOON, until},
 };
@@ -47,9 +48,8 @@ async fn copies_reach_the_canary_and_its_answers_reach_nobody() -> Result<()> {
     trial.declare(&steps("25"))?;
     let key = format!("tg.{}.mirror", trial.service);
     until(SOON, "the new share in Envoy", async || {
-        let runtime = trial.edge.envoy.get("/runtime?format=json").await?.json()?;
-        let value = runtime["entries"][&key]["final_value"].to_string();
-        ensure!(value.contains("2500"), "{value}");
+        let share = runtime(trial.edge.envoy.admin(), &key).await?;
+        ensure!(share == Some(2_500), "{share:?}");
         Ok(())
     })
     .await?;

@@ -255,7 +255,7 @@ async fn who_was_ready_last_answers_on_where_that_is_wanted() -> Result<()> {
         edge.answers(&host(service), 200).await?;
     }
     for local in [&shop, &cart] {
-        Request::post(local.address, "/control?ready=false", "").send().await?;
+        local.control("ready=false").await?;
     }
     let refused = edge.answers(&host("cart"), 503).await?;
     assert_eq!(refused.header("x-tidegate-reason"), Some("no-ready-instance"));
