@@ -197,7 +197,8 @@ impl ServerCertVerifier for Verifier {
                 let certificate = ParsedCertificate::try_from(certificate)?;
                 verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, algorithms)
                     .map_err(|error| match error {
-                        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+                        // A bad signature is that of an authority with the name of one of these, and another key.
+                        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
                             Refused::Issuer(quoted(parsed.issuer().to_string().as_bytes()), file.clone())
                         }
                         error => Refused::Chain(error.to_string(), file.clone()),

@@ -318,6 +318,8 @@ fn authority(name: &str) -> (Issuer<'static, KeyPair>, String) {
 async fn where_authorities_are_named_a_certificate_has_to_be_from_them() {
     let mut tasks = JoinSet::new();
     let ((ours, ours_pem), (_, theirs_pem)) = (authority("ours"), authority("theirs"));
+    // Made anew under the same name, or by somebody else.
+    let (_, namesake_pem) = authority("ours");
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(["shop.internal".to_owned()]).unwrap();
     let signed = tls_server_as(&mut tasks, &params.signed_by(&key, &ours).unwrap(), &key, false).await;
@@ -336,7 +338,8 @@ async fn where_authorities_are_named_a_certificate_has_to_be_from_them() {
         (signed, None, issued(&ours_pem, Some("shop.internal")), fine.clone()),
         (signed, Some("shop.internal"), issued(&ours_pem, Some("other")), fine.clone()),
         (signed, None, issued(&format!("{theirs_pem}{ours_pem}"), None), fine),
-        (signed, None, issued(&theirs_pem, None), foreign),
+        (signed, None, issued(&theirs_pem, None), foreign.clone()),
+        (signed, None, issued(&namesake_pem, None), foreign),
         (signed, None, issued(&ours_pem, Some("other")), failed(no_name)),
         (signed, Some("other"), issued(&ours_pem, Some("shop.internal")), failed(no_name)),
         (expired, None, issued(&ours_pem, None), failed("the certificate expired on 2021-02-03T00:00:00Z (notAfter)")),
