@@ -6,7 +6,7 @@ use super::engine::{Cause, Hold, Phase, Rollout};
 use super::history::What;
 use super::plan::Plan;
 use crate::Timestamp;
-use crate::config::WHOLE;
+use crate::config::{WHOLE, percent};
 
 /// What an operator wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,9 +138,4 @@ impl Rollout {
             (Command::Resume, _) => Err(Refused::NotPaused),
         }
     }
-}
-
-/// Basis points as people write them.
-pub(super) fn percent(weight: u32) -> String {
-    format!("{} %", f64::from(weight) / 100.0)
 }

@@ -18,12 +18,12 @@ use serde::{Deserialize, Serialize};
 use tidegate_filter_core::Trip;
 
 use super::Evidence;
-use super::command::percent;
 use super::history::{Event, MOST_EVENTS, What};
 use super::judge::{Sample, Trial};
 use super::plan::{Plan, Stage};
 use super::split::{Census, Share};
 use crate::config::canary::{Analysis, MetricKind, OnFailure, WebhookKind};
+use crate::config::percent;
 use crate::{Timestamp, VersionName};
 
 /// The most that counts between two calls.

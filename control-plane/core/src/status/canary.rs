@@ -156,17 +156,8 @@ pub struct CanaryHistory {
     pub events: Vec<Event>,
 }
 
-impl Canaries {
-    /// Every rollout as of `now`; whoever knows the edges fills in what they accepted and report.
-    #[must_use]
-    pub fn of(state: &State, now: Timestamp) -> Self {
-        let canaries = state.services().filter_map(|view| CanaryStatus::of(view, state.trials())).collect();
-        Self { api_version: API_VERSION.to_owned(), at: now, canaries }
-    }
-}
-
 impl CanaryStatus {
-    /// The rollout of this service, if it has one.
+    /// The rollout of this service, if it has one; whoever knows the edges fills in what they accepted and report.
     #[must_use]
     pub fn of(view: &ServiceView, trials: &Trials) -> Option<Self> {
         let Split::Rollout { stable, canary, share, stable_gone } = &view.split else { return None };

@@ -21,7 +21,8 @@ fn one_screen_of_a_rollout() {
 fn a_rollout_tells_buckets_and_affinity() {
     let mut world = World::with(config(ROLLOUT), &[shop("a", 2, "v1"), shop("b", 3, "v2")]);
     world.settle();
-    let canaries = Canaries::of(&world.state, world.now).canaries;
+    let of_service = |view| CanaryStatus::of(view, world.state.trials());
+    let canaries: Vec<CanaryStatus> = world.state.services().filter_map(of_service).collect();
     let [canary] = canaries.as_slice() else { panic!("{canaries:?}") };
     assert_eq!(canary.buckets, [8750, 10_000]);
     assert_eq!(canary.affinity, ["header x-user-id", "source IP"]);
