@@ -80,15 +80,16 @@ pub async fn validate(bootstrap: &str) -> Result<()> {
     Ok(())
 }
 
-/// What this key of the runtime holds in the Envoy with this admin interface; `None`: there is no such number.
-pub async fn runtime(admin: &Endpoint, key: &str) -> Result<Option<u32>> {
+/// What this key of the runtime holds in the Envoy with this admin interface; `None`: there is no such key.
+pub async fn runtime(admin: &Endpoint, key: &str) -> Result<Option<String>> {
     let runtime = Request::get(admin, "/runtime?format=json").send().await?.json()?;
-    Ok(runtime["entries"][key]["final_value"].as_str().and_then(|value| value.parse().ok()))
+    Ok(runtime["entries"][key]["final_value"].as_str().map(ToOwned::to_owned))
 }
 
 /// The share of a service's canary, in basis points, by which the Envoy with this admin interface splits.
 pub async fn weight(admin: &Endpoint, service: &str, canary: &str) -> Result<Option<u32>> {
-    runtime(admin, &format!("tg.{service}.{service}/{canary}+spill")).await
+    let value = runtime(admin, &format!("tg.{service}.{service}/{canary}+spill")).await?;
+    Ok(value.and_then(|value| value.parse().ok()))
 }
 
 impl Envoy {

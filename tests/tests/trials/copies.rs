@@ -49,7 +49,7 @@ async fn copies_reach_the_canary_and_its_answers_reach_nobody() -> Result<()> {
     let key = format!("tg.{}.mirror", trial.service);
     until(SOON, "the new share in Envoy", async || {
         let share = runtime(trial.edge.envoy.admin(), &key).await?;
-        ensure!(share == Some(2_500), "{share:?}");
+        ensure!(share.as_ref().is_some_and(|share| share.contains("2500")), "{share:?}");
         Ok(())
     })
     .await?;
