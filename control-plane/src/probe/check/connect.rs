@@ -43,7 +43,7 @@ pub(super) async fn open(address: SocketAddr, acks: Acks, deadline: Instant) -> 
             Dial::Begun(stream) => end(stream).await,
         }
     };
-    let race = async {
+    let race = Box::pin(async {
         let mut first = std::pin::pin!(end(first));
         if let Ok(done) = timeout(patience, &mut first).await {
             return done;
@@ -52,7 +52,7 @@ pub(super) async fn open(address: SocketAddr, acks: Acks, deadline: Instant) -> 
             done = first => done,
             done = another => done,
         }
-    };
+    });
     by(deadline, "connecting", async { race.await.map_err(Failure::Connect) }).await
 }
 

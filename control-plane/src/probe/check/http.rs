@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::pin::pin;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
@@ -59,18 +60,18 @@ async fn exchange(
     let mut builder = hyper::client::conn::http1::Builder::new();
     let (mut sender, connection) =
         builder.max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await.map_err(|error| no_answer(&error))?;
-    // The answer matters, not the connection's end: an error of the latter shows in the former.
-    let driven = async {
-        let _ = connection.await;
-        std::future::pending().await
-    };
-    let judged = async {
+    let mut connection = pin!(connection);
+    let mut judged = pin!(async {
         let response = sender.send_request(request).await.map_err(|error| no_answer(&error))?;
         judge(response, check).await
-    };
-    tokio::select! {
-        judged = judged => judged,
-        never = driven => never,
+    });
+    let mut is_open = true;
+    loop {
+        tokio::select! {
+            judged = &mut judged => return judged,
+            // The answer matters, not the connection's end: an error of the latter shows in the former.
+            _ = &mut connection, if is_open => is_open = false,
+        }
     }
 }
 
