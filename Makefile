@@ -69,7 +69,8 @@ fuzz: ## play what nobody thought of to the xDS server, to discovery and as labe
 
 bench: build ## measure; writes target/bench/report.json and target/bench/xds.json
 	@scripts/setup bench
-	$(WITH_ENVOY) cargo run -p tidegate-tests --bin bench
+	cargo build --profile bench -p tidegate
+	$(WITH_ENVOY) TIDEGATE_BIN="$${TIDEGATE_BIN:-$(CURDIR)/target/release/tidegate}" cargo run -p tidegate-tests --bin bench
 	cargo bench -p tidegate-xds --bench scale
 
 profile: ## where the xDS server spends its time: the scale bench under perf; reports in target/bench/profile

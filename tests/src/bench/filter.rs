@@ -49,23 +49,28 @@ const SHARE: u32 = 1_000;
 
 pub(super) async fn run(engine: &Engine, network: &Network) -> Result<Vec<Row>> {
     let declared = |service: &str, more: &str| {
-        format!(
-            "{service}: {{ stable: {{ version: v1 }}, canary: {{ version: v2, weight: 10, \
-             sessionAffinity: {{ hashOn: [ {{ header: X-User }} ] }}{more} }} }}"
-        )
+        format!("{service}: {{ stable: {{ version: v1 }}, canary: {{ version: v2, weight: 10{more} }} }}")
     };
-    let declared = format!("{{ {}, {} }}", declared("sticky", ""), declared("armed", ", breaker: {}"));
-    let edge = Edge::start_at(&engine.direct(), &declared, &[], 1).await?;
+    let affinity = ", sessionAffinity: { hashOn: [ { header: X-User } ] }";
+    let declared = [
+        // Without affinity Envoy draws, and the filter is off.
+        declared("drawn", ""),
+        declared("sticky", affinity),
+        declared("armed", &format!("{affinity}, breaker: {{}}")),
+    ];
+    let edge = Edge::start_at(&engine.direct(), &format!("{{ {} }}", declared.join(", ")), &[], 1).await?;
     let mut containers = Vec::new();
-    for (service, version) in [("sticky", "v1"), ("sticky", "v2"), ("armed", "v1"), ("armed", "v2"), ("off", "v1")] {
-        containers.push(engine.run(backend(service, version).network(network)).await?);
-        edge.healthy(&format!("{service}/{version}"), 1).await?;
-    }
-    for service in ["sticky", "armed"] {
+    for service in ["drawn", "sticky", "armed"] {
+        for version in ["v1", "v2"] {
+            containers.push(engine.run(backend(service, version).network(network)).await?);
+            edge.healthy(&format!("{service}/{version}"), 1).await?;
+        }
         edge.weighs(service, "v2", SHARE).await?;
     }
+    let off = engine.run(backend("off", "v1").network(network)).await?;
+    edge.healthy("off/v1", 1).await?;
     let listener = ports::free()?;
-    let upstreams = [containers[4].address().await?, containers[0].address().await?, containers[1].address().await?];
+    let upstreams = [off.address().await?, containers[0].address().await?, containers[1].address().await?];
     let mut none = Envoy::start_with(&without_filter(listener, upstreams), &Options::default()).await?;
     none.ready(SOON).await?;
     // The script has the same clients on the canary as the filter would.
@@ -93,6 +98,7 @@ pub(super) async fn run(engine: &Engine, network: &Network) -> Result<Vec<Row>> 
     let mut kinds = [
         of("no filter in the chain", bare, "off", "somebody"),
         of("filter off on the route", ours, "off", "somebody"),
+        of("filter off on the route of a split", ours, "drawn", "somebody"),
         of("sticky canary", ours, "sticky", "somebody"),
         of("with breaker, stable's client", ours, "armed", &stable),
         of("with breaker, the canary's client", ours, "armed", &canary),
@@ -109,7 +115,7 @@ pub(super) async fn run(engine: &Engine, network: &Network) -> Result<Vec<Row>> 
         }
     }
     let [base, others @ ..] = kinds;
-    let budgets = [Some(0.95), Some(0.83), Some(0.74), None, None, None];
+    let budgets = [Some(0.95), None, Some(0.83), Some(0.74), None, None, None];
     let mut rows = figures(&base, None, None);
     for (kind, budget) in others.iter().zip(budgets) {
         rows.extend(figures(kind, Some(&base), budget));
