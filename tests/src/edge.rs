@@ -241,6 +241,15 @@ impl Edge {
         Ok(Self { envoy, tidegate, listener, settings, command, options, variant })
     }
 
+    /// A second edge of this control plane, the node `two`, at the same address: the kernel deals connections out to both.
+    pub async fn second_envoy(&self) -> Result<Envoy> {
+        let words = ["envoy", "bootstrap", "--config", "tidegate.yaml", "--node-id", "two", "--admin", "127.0.0.1:0"];
+        let bootstrap = self.cli().run(words).await?.ok()?.stdout;
+        let mut envoy = Envoy::start_with(&bootstrap, &self.options).await?;
+        envoy.ready(SOON).await?;
+        Ok(envoy)
+    }
+
     /// Declares other services, as an operator who edits the file.
     pub fn declare(&self, services: &str) -> Result<()> {
         self.tidegate.reconfigure(&self.settings.with(services))

@@ -10,7 +10,6 @@ use tidegate_tests::{
     client::Request,
     edge::{Edge, backend, host},
     engine::{Container, Engine, Spec},
-    envoy::{Envoy, Options},
     load::{Ask, Load, Outcome, Report, Sample},
     poll::{SOON, until},
 };
@@ -216,11 +215,7 @@ async fn figures_go_on_after_the_control_plane_came_back_and_add_up_over_edges()
     world.totals("v1", v1).await?;
     world.totals("v2", Counted { error: v2.error + refused - refused_before, ..v2 }).await?;
 
-    // A second edge on the same address: the kernel deals connections out to both.
-    let bootstrap = ["envoy", "bootstrap", "--config", "tidegate.yaml", "--node-id", "two", "--admin", "127.0.0.1:0"];
-    let bootstrap = world.edge.cli().run(bootstrap).await?.ok()?.stdout;
-    let mut two = Envoy::start_with(&bootstrap, &Options::default()).await?;
-    two.ready(SOON).await?;
+    let two = world.edge.second_envoy().await?;
     world.tracked(2).await?;
     let mut load = world.load(200);
     load.keep_alive = false;

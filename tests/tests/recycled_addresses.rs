@@ -5,7 +5,6 @@ use serde_json::Value;
 use tidegate_tests::{
     edge::{Edge, backend, host},
     engine::{Container, Engine, Network},
-    envoy::{Envoy, Options},
     load::{Load, Report},
     poll::{SOON, until},
 };
@@ -39,14 +38,6 @@ impl Turns {
     async fn events(&self, container: &Container) -> Result<Vec<Value>> {
         let output = self.edge.cli().run(["events", &container.name, "-o", "json"]).await?.ok()?;
         output.stdout.lines().map(|line| serde_json::from_str(line).context("a line of JSON")).collect()
-    }
-
-    async fn second_edge(&self) -> Result<Envoy> {
-        let words = ["envoy", "bootstrap", "--config", "tidegate.yaml", "--node-id", "two", "--admin", "127.0.0.1:0"];
-        let bootstrap = self.edge.cli().run(words).await?.ok()?.stdout;
-        let mut two = Envoy::start_with(&bootstrap, &Options::default()).await?;
-        two.ready(SOON).await?;
-        Ok(two)
     }
 }
 
@@ -99,7 +90,7 @@ async fn no_request_for_a_service_is_answered_by_who_has_its_address_now() -> Re
 async fn a_newcomer_at_an_old_address_waits_for_an_edge_that_is_silent_and_not_for_long() -> Result<()> {
     let turns = Turns::start("silent").await?;
     let (left, right) = (turns.engine.unique("old"), turns.engine.unique("new"));
-    let two = turns.second_edge().await?;
+    let two = turns.edge.second_envoy().await?;
     let first = turns.next(&left).await?;
     first.start().await?;
     turns.edge.answers(&host(&left), 200).await?;

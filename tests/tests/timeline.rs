@@ -7,7 +7,6 @@ use tidegate_tests::{
     client::Request,
     edge::{Edge, backend, host},
     engine::Engine,
-    envoy::{Envoy, Options},
     poll::{SOON, until},
     process::Process,
     tidegate,
@@ -25,10 +24,7 @@ async fn a_stop_is_followed_from_dockers_signal_to_the_edges_acknowledgement() -
     let engine = Engine::connect().await?;
     let service = engine.unique("told");
     let edge = Edge::start(&engine, "{}").await?;
-    let words = ["envoy", "bootstrap", "--config", "tidegate.yaml", "--node-id", "two", "--admin", "127.0.0.1:0"];
-    let bootstrap = edge.cli().run(words).await?.ok()?.stdout;
-    let mut two = Envoy::start_with(&bootstrap, &Options::default()).await?;
-    two.ready(SOON).await?;
+    let two = edge.second_envoy().await?;
     let _other = engine.run(backend(&service, "v1")).await?;
     edge.answers(&host(&service), 200).await?;
 

@@ -9,6 +9,7 @@ use tidegate_figures::Row;
 
 use crate::{
     edge::{Edge, Local, host},
+    envoy::Envoy,
     load::{Ask, Load, Report},
     poll::until,
 };
@@ -25,28 +26,28 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(say: &impl Fn(&str)) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for workers in [1, 2] {
-        let shop = Shop::start(workers, "breaker: {}").await?;
+    for (workers, edges, named) in [(1, 1, "one worker"), (2, 1, "two workers"), (1, 2, "two edges")] {
+        let shop = Shop::start(workers, edges, "breaker: {}").await?;
         for (percent, theory) in BAD {
-            say(&format!("canaries: {percent} % failures, {workers} worker(s)"));
+            say(&format!("canaries: {percent} % failures, {named}"));
             let mut failed = Vec::new();
             for round in 0..ROUNDS {
                 failed.push(shop.failed_until_stopped(round, &format!("errors={percent}")).await?);
             }
             failed.sort_unstable();
-            let name = format!("a canary fails {percent} %, {workers} worker(s)");
-            let name = format!(
+            let name = format!("a canary fails {percent} %, {named}");
+            let median = format!(
                 "{name}: failed requests until its share is 0, median (theory {:.0})",
                 theory * f64::from(percent) / 100.0
             );
-            let median = failed[failed.len() / 2] as f64;
-            let worst = failed.last().copied().unwrap_or_default() as f64;
-            rows.push(if percent == 100 { Row::at_most(name, median, BUDGET, "") } else { Row::new(name, median, "") });
-            rows.push(Row::new(
-                format!("a canary fails {percent} %, {workers} worker(s): the worst of {ROUNDS}"),
-                worst,
-                "",
-            ));
+            let (middle, worst) = (failed[failed.len() / 2] as f64, failed[failed.len() - 1] as f64);
+            let budget = BUDGET * edges as f64;
+            rows.push(if percent == 100 {
+                Row::at_most(median, middle, budget, "")
+            } else {
+                Row::new(median, middle, "")
+            });
+            rows.push(Row::new(format!("{name}: the worst of {ROUNDS}"), worst, ""));
         }
     }
     rows.extend(slow(say).await?);
@@ -57,7 +58,7 @@ pub(super) async fn run(say: &impl Fn(&str)) -> Result<Vec<Row>> {
 async fn slow(say: &impl Fn(&str)) -> Result<Vec<Row>> {
     say("canaries: a slow one");
     let analysis = "analysis: { interval: 1s, threshold: 3, metrics: [ { name: request-duration, percentile: 99, thresholdRange: { max: 50 } } ] }";
-    let shop = Shop::start(2, analysis).await?;
+    let shop = Shop::start(2, 1, analysis).await?;
     shop.begin(0).await?;
     shop.canary.control("delay_ms=100").await?;
     let load = shop.load().start();
@@ -74,6 +75,8 @@ async fn slow(say: &impl Fn(&str)) -> Result<Vec<Row>> {
 }
 
 struct Shop {
+    /// Beside the edge's own: each sees a part of the requests, and one that opens ends it at all.
+    others: Vec<Envoy>,
     edge: Edge,
     canary: Local,
     declared: String,
@@ -82,14 +85,18 @@ struct Shop {
 }
 
 impl Shop {
-    async fn start(workers: u32, how: &str) -> Result<Self> {
+    async fn start(workers: u32, edges: usize, how: &str) -> Result<Self> {
         let (mut locals, instances) = Local::start_each(SERVICE, &["v1", "v2"]).await?;
         let edge = Edge::start_on_files(instances.path(), "{}", &[], workers).await?;
         for version in ["v1", "v2"] {
             edge.healthy(&format!("{SERVICE}/{version}"), 1).await?;
         }
+        let mut others = Vec::new();
+        for _ in 1..edges {
+            others.push(edge.second_envoy().await?);
+        }
         let canary = locals.pop().context("v2")?;
-        Ok(Self { edge, canary, declared: how.to_owned(), _stable: locals, _instances: instances })
+        Ok(Self { others, edge, canary, declared: how.to_owned(), _stable: locals, _instances: instances })
     }
 
     /// A rollout of its own for each round.
@@ -102,7 +109,15 @@ impl Shop {
             "{{ {SERVICE}: {{ stable: {{ version: v1 }}, canary: {{ version: v2, {hash_on}, {declared}, \
              steps: [ {{ setWeight: 10 }}, {{ pause: {{ duration: {age}h }} }} ] }} }} }}"
         ))?;
-        self.edge.weighs(SERVICE, "v2", 1_000).await
+        self.weighs(1_000).await
+    }
+
+    /// At every edge.
+    async fn weighs(&self, basis_points: u32) -> Result<()> {
+        for envoy in self.others.iter().chain([&self.edge.envoy]) {
+            envoy.weighs(SERVICE, "v2", basis_points).await?;
+        }
+        Ok(())
     }
 
     fn load(&self) -> Load {
@@ -116,6 +131,7 @@ impl Shop {
         self.canary.control(control).await?;
         let load = self.load().start();
         let by = self.stopped().await?;
+        self.weighs(0).await?;
         let report: Report = load.stop().await?;
         ensure!(by.starts_with("breaker"), "it was ended by {by}");
         Ok(report.failed())
