@@ -55,10 +55,10 @@ impl Canary {
         self.edge.versions_of_keys(&self.host(), keys).await
     }
 
-    /// How many answers the filter counted, by version.
+    /// How many requests Envoy sent, by version.
     async fn counted(&self) -> Result<BTreeMap<&'static str, u64>> {
-        let stats = self.edge.envoy.stats("rq_total").await?;
-        let counter = |version| format!("wasmcustom.tidegate.service.{}.version.{version}.rq_total", self.service);
+        let stats = self.edge.envoy.stats("upstream_rq_total").await?;
+        let counter = |version| format!("cluster.{}.upstream_rq_total", self.cluster(version));
         Ok(["v1", "v2"].map(|version| (version, stats.get(&counter(version)).copied().unwrap_or(0))).into())
     }
 
@@ -101,7 +101,7 @@ async fn twenty_thousand_keys_land_exactly_where_the_pure_crate_says() -> Result
         }
         before = Some(now);
     }
-    // Asked again, nobody is elsewhere; and the filter's own count per version is what clients saw.
+    // Asked again, nobody is elsewhere; and Envoy's own count per version is what clients saw.
     canary.weight("10", 1_000).await?;
     let counted = canary.counted().await?;
     let seen = canary.versions(2_000).await?;

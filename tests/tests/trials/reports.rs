@@ -30,6 +30,12 @@ async fn what_a_filter_sees_arrives_each_second_and_nothing_where_nobody_asks() 
     };
     load(200).run().await?.all_succeeded()?;
     ensure!(trial.metric("tidegate_edge_reports_taken_total").await? == 0, "nobody asked");
+    let counted = async || {
+        let stats = trial.edge.envoy.stats(".rq_total").await?;
+        let of = |version| format!("wasmcustom.tidegate.service.{}.version.{version}.rq_total", trial.service);
+        anyhow::Ok(["v1", "v2"].map(|version| stats.get(&of(version)).copied()))
+    };
+    ensure!(counted().await? == [None, None], "and nothing is counted");
     trial.declare(&format!("weight: 10, {BY_USER}, breaker: {{}}"))?;
     until(SOON, "three reports", async || {
         load(100).run().await?.all_succeeded()?;
@@ -38,6 +44,12 @@ async fn what_a_filter_sees_arrives_each_second_and_nothing_where_nobody_asks() 
         Ok(())
     })
     .await?;
+    let before = counted().await?;
+    let report = load(100).run().await?;
+    report.all_succeeded()?;
+    let more = counted().await?.into_iter().zip(before).map(|(after, before)| Some(after? - before?));
+    let seen = ["v1", "v2"].map(|version| report.by_version().get(version).map(|answers| *answers as u64));
+    ensure!(more.eq(seen), "{before:?} and {seen:?}");
     for other in ["refused", "dropped"] {
         let count = trial.metric(&format!("tidegate_edge_reports_{other}_total")).await?;
         ensure!(count == 0, "{count} were {other}");

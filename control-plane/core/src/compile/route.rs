@@ -36,13 +36,13 @@ use tidegate_filter_core::{
 use super::TIDEGATE;
 use super::cluster::{VERSION_KEY, canary_name, mirror_name, mirrors};
 use super::message::{RuntimeValue, duration, header, uint32};
-use crate::ServiceName;
-use crate::config::WHOLE;
 use crate::config::canary::AffinityCookie;
+use crate::config::{Canary, WHOLE};
 use crate::name::cluster_name;
 use crate::rollout::{Split, runtime_prefix, salt};
 use crate::service::ServiceView;
 use crate::traffic::{Protocol, Retry};
+use crate::{ServiceName, VersionName};
 
 /// Seconds that a refused client is asked to wait: a newcomer is checked every 50 ms, so readiness is soon.
 const RETRY_AFTER_S: u32 = 1;
@@ -109,7 +109,6 @@ fn ways(view: &ServiceView) -> Vec<Way> {
 }
 
 fn route(view: &ServiceView, policy: Option<&ServicePolicy>, way: &Way, safe: bool, retry_on: &str) -> Route {
-    let names_versions = policy.is_some_and(|policy| !policy.versions.is_empty());
     // Who says where to go needs no filter, except to wait.
     let filtered = policy.is_some_and(|policy| way.kind == RouteKind::Split || policy.hold_ms > 0);
     let mut of_filter = HashMap::new();
@@ -142,9 +141,9 @@ fn route(view: &ServiceView, policy: Option<&ServicePolicy>, way: &Way, safe: bo
             ..RouteMatch::default()
         }),
         typed_per_filter_config: of_filter,
-        // What is between the filter and the router; which version answered is what the filter counts by.
+        // What is between the filter and the router.
         request_headers_to_remove: if filtered { ours.into() } else { Vec::new() },
-        response_headers_to_add: if names_versions { vec![who_answered()] } else { Vec::new() },
+        response_headers_to_add: if watched(view).is_some() { vec![who_answered()] } else { Vec::new() },
         action: Some(Action::Route(action)),
         ..Route::default()
     }
@@ -240,37 +239,40 @@ fn mirror_key(service: &ServiceName) -> String {
     format!("{}.mirror", runtime_prefix(service))
 }
 
-/// The filter is on for what needs it: a rollout whose clients are to stay where they are, or whose answers are judged, and a
-/// service whose requests wait for a ready instance.
+/// The stable version and the canary, where clients are to stay where they are, or answers are judged.
+fn watched(view: &ServiceView) -> Option<(&VersionName, &Canary)> {
+    let Split::Rollout { stable, canary, .. } = &view.split else { return None };
+    (is_judged(view, canary) || !canary.hash_on.is_empty()).then_some((stable, canary))
+}
+
+fn is_judged(view: &ServiceView, canary: &Canary) -> bool {
+    breaker(view).is_some() || canary.analysis.is_some()
+}
+
+/// The filter is on for what needs it: a rollout that is [`watched`], and a service whose requests wait for a ready instance. Whose
+/// answers nobody judges are not looked at: Envoy counts them by cluster.
 pub(super) fn policy(view: &ServiceView) -> Option<ServicePolicy> {
     let hold = view.traffic.hold.unwrap_or_default();
-    let breaker = breaker(view);
-    let watched = match &view.split {
-        Split::Rollout { stable, canary, .. }
-            if breaker.is_some() || canary.analysis.is_some() || !canary.hash_on.is_empty() =>
-        {
-            Some((stable, canary))
-        }
-        _ => None,
-    };
     let held = ServicePolicy {
         ready: takes_requests(view),
         retry_after_s: RETRY_AFTER_S,
         hold_ms: u64::try_from(hold.as_millis()).unwrap_or(u64::MAX),
         ..ServicePolicy::default()
     };
-    let Some((stable, canary)) = watched else { return (!hold.is_zero()).then_some(held) };
+    let Some((stable, canary)) = watched(view) else { return (!hold.is_zero()).then_some(held) };
+    let is_judged = is_judged(view, canary);
+    let versions = if is_judged { vec![stable, &canary.version] } else { Vec::new() };
     Some(ServicePolicy {
         salt: salt(canary).to_owned(),
         hash_on: canary.hash_on.clone(),
-        versions: [stable, &canary.version].map(|version| version.as_str().to_owned()).into(),
+        versions: versions.into_iter().map(|version| version.as_str().to_owned()).collect(),
         cookie: canary
             .cookie
             .as_ref()
             .map(|AffinityCookie { name, max_age_s }| ClientCookie { name: name.clone(), max_age_s: *max_age_s }),
-        report: breaker.is_some() || canary.analysis.is_some(),
+        report: is_judged,
         grpc: is_grpc(view),
-        breaker,
+        breaker: breaker(view),
         ..held
     })
 }

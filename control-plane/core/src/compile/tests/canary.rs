@@ -21,12 +21,17 @@ fn both() -> [Container; 2] {
     [shop("a", 2, "v1"), shop("b", 3, "v2")]
 }
 
-/// Each route in words: its name, the headers that it wants, and where it leads.
-fn routes(changes: &Changes) -> Vec<String> {
+/// Those of the service.
+fn routes_of(changes: &Changes) -> Vec<Route> {
     let of = |upsert: &Upsert| match &upsert.resource {
         Resource::Route(routes) => Some(routes.virtual_hosts[0].routes.clone()),
         _ => None,
     };
+    changes.upserts.iter().find_map(of).expect("routes")
+}
+
+/// Each route in words: its name, the headers that it wants, and where it leads.
+fn routes(changes: &Changes) -> Vec<String> {
     let say = |route: Route| {
         let wanted = route.r#match.unwrap().headers.into_iter().filter(|header| header.name != ":method");
         let wanted: String = wanted
@@ -50,7 +55,7 @@ fn routes(changes: &Changes) -> Vec<String> {
             action.request_mirror_policies.iter().map(|copies| format!(" copies to {}", copies.cluster)).collect();
         format!("{}{wanted} -> {to}{filtered}{copies}", route.name)
     };
-    changes.upserts.iter().find_map(of).expect("routes").into_iter().map(say).collect()
+    routes_of(changes).into_iter().map(say).collect()
 }
 
 /// Those of methods that may be repeated, each followed by the same for all others.
@@ -124,6 +129,18 @@ fn a_breaker_is_armed_with_its_epoch_and_has_a_route_of_its_own() {
     world.round();
     let told = policy(&world);
     assert!(told.contains("\"report\":true") && !told.contains("breaker"), "{told}");
+}
+
+#[test]
+fn answers_say_their_version_and_are_counted_only_where_somebody_judges_them() {
+    for (analysis, counted) in [(None, "\"versions\":[]"), (Some(Analysis::default()), "\"versions\":[\"v1\",\"v2\"]")]
+    {
+        let mut world = World::with(declared(|canary| canary.analysis = analysis), &both());
+        let changes = world.round();
+        assert!(routes_of(&changes).iter().all(|route| route.response_headers_to_add.len() == 1));
+        let told = policy(&world);
+        assert!(told.contains(counted), "{told}");
+    }
 }
 
 #[test]
