@@ -36,7 +36,7 @@ use tidegate_filter_core::{
 use super::TIDEGATE;
 use super::cluster::{VERSION_KEY, canary_name, mirror_name, mirrors};
 use super::message::{RuntimeValue, duration, header, uint32};
-use crate::config::canary::AffinityCookie;
+use crate::config::canary::{AffinityCookie, Breaker};
 use crate::config::{Canary, WHOLE};
 use crate::name::cluster_name;
 use crate::rollout::{Split, runtime_prefix, salt};
@@ -100,7 +100,7 @@ fn ways(view: &ServiceView) -> Vec<Way> {
         for (header, kind) in overrides::of(&canary.overrides) {
             say(header, kind);
         }
-        if breaker(view).is_some() {
+        if armed(view).is_some() {
             say(overrides::exactly(CHOICE_HEADER, "stable"), RouteKind::Split);
         }
     }
@@ -246,7 +246,7 @@ fn watched(view: &ServiceView) -> Option<(&VersionName, &Canary)> {
 }
 
 fn is_judged(view: &ServiceView, canary: &Canary) -> bool {
-    breaker(view).is_some() || canary.analysis.is_some()
+    armed(view).is_some() || canary.analysis.is_some()
 }
 
 /// The filter is on for what needs it: a rollout that is [`watched`], and a service whose requests wait for a ready instance. Whose
@@ -261,11 +261,11 @@ pub(super) fn policy(view: &ServiceView) -> Option<ServicePolicy> {
     };
     let Some((stable, canary)) = watched(view) else { return (!hold.is_zero()).then_some(held) };
     let is_judged = is_judged(view, canary);
-    let versions = if is_judged { vec![stable, &canary.version] } else { Vec::new() };
+    let versions = || [stable, &canary.version].map(|version| version.as_str().to_owned()).into();
     Some(ServicePolicy {
         salt: salt(canary).to_owned(),
         hash_on: canary.hash_on.clone(),
-        versions: versions.into_iter().map(|version| version.as_str().to_owned()).collect(),
+        versions: is_judged.then(versions).unwrap_or_default(),
         cookie: canary
             .cookie
             .as_ref()
@@ -277,10 +277,16 @@ pub(super) fn policy(view: &ServiceView) -> Option<ServicePolicy> {
     })
 }
 
+/// The breaker as it is declared, while the trial has an epoch.
+fn armed(view: &ServiceView) -> Option<&Breaker> {
+    let Split::Rollout { canary, share, .. } = &view.split else { return None };
+    canary.breaker.as_ref().filter(|_| !share.epoch.is_empty())
+}
+
 /// What ends the trial at an edge, while it is armed.
 fn breaker(view: &ServiceView) -> Option<BreakerPolicy> {
     let Split::Rollout { stable, canary, share, .. } = &view.split else { return None };
-    let breaker = canary.breaker.as_ref().filter(|_| !share.epoch.is_empty())?;
+    let breaker = armed(view)?;
     Some(BreakerPolicy {
         epoch: share.epoch.clone(),
         stable: stable.as_str().to_owned(),
