@@ -36,8 +36,9 @@ pub struct Load {
     pub connections: usize,
     /// Whether connections are used again; otherwise each request opens its own.
     pub keep_alive: bool,
-    /// It ends after so many requests, or after `duration`, whichever is first.
-    pub requests: u64,
+    /// It ends after so many requests, or after `duration`, whichever is first. `None`: as many as a rate comes to in that time, or
+    /// 100,000 of a closed loop.
+    pub requests: Option<u64>,
     pub duration: Duration,
     /// Of one request, from the first byte of the connection to the last of the body.
     pub timeout: Duration,
@@ -121,7 +122,7 @@ impl Load {
             pace: Pace::Closed,
             connections: 1,
             keep_alive: true,
-            requests: 100_000,
+            requests: None,
             duration: Duration::from_secs(10),
             timeout: Duration::from_secs(10),
             ask: Arc::new(move |_| Ask::get(&path)),
@@ -141,8 +142,15 @@ impl Load {
     }
 
     pub fn requests(mut self, requests: u64) -> Self {
-        self.requests = requests;
+        self.requests = Some(requests);
         self
+    }
+
+    fn most(&self) -> u64 {
+        self.requests.unwrap_or(match self.pace {
+            Pace::Rate(_) => u64::MAX,
+            Pace::Closed => 100_000,
+        })
     }
 
     pub fn duration(mut self, duration: Duration) -> Self {
@@ -253,7 +261,7 @@ impl Shared {
             #[allow(clippy::cast_precision_loss, reason = "far fewer requests than 2^52")]
             Pace::Rate(rate) => self.started + Duration::from_secs_f64(number as f64 / rate),
         };
-        (number < self.load.requests && due < self.started + self.load.duration).then_some((number, due))
+        (number < self.load.most() && due < self.started + self.load.duration).then_some((number, due))
     }
 }
 
