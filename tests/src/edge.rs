@@ -223,7 +223,7 @@ impl Edge {
         let mut tidegate = Tidegate::start(&words, &settings.with(services), &[])?;
         tidegate.answers(&format!("http://{}/healthz", settings.api)).await?;
         let variant = Variant::default();
-        let envoy = start_envoy(&tidegate, &command, &options, variant).await?;
+        let envoy = start_envoy(&tidegate, &command, &[], &options, variant).await?;
         Ok(Self { envoy, tidegate, listener: settings.listener, settings, command, options, variant })
     }
 
@@ -237,17 +237,14 @@ impl Edge {
     pub async fn with_new_envoy(self) -> Result<Self> {
         let Self { envoy, tidegate, listener, settings, command, options, variant } = self;
         drop(envoy);
-        let envoy = start_envoy(&tidegate, &command, &options, variant).await?;
+        let envoy = start_envoy(&tidegate, &command, &[], &options, variant).await?;
         Ok(Self { envoy, tidegate, listener, settings, command, options, variant })
     }
 
     /// A second edge of this control plane, the node `two`, at the same address: the kernel deals connections out to both.
     pub async fn second_envoy(&self) -> Result<Envoy> {
-        let words = ["envoy", "bootstrap", "--config", "tidegate.yaml", "--node-id", "two", "--admin", "127.0.0.1:0"];
-        let bootstrap = self.cli().run(words).await?.ok()?.stdout;
-        let mut envoy = Envoy::start_with(&bootstrap, &self.options).await?;
-        envoy.ready(SOON).await?;
-        Ok(envoy)
+        let another = ["--node-id", "two", "--admin", "127.0.0.1:0"];
+        start_envoy(&self.tidegate, &self.command, &another, &self.options, self.variant).await
     }
 
     /// Declares other services, as an operator who edits the file.
@@ -356,12 +353,18 @@ fn workers(concurrency: u32) -> Options {
     Options { concurrency, ..Options::default() }
 }
 
-/// With the bootstrap that this `tidegate run ARGUMENTS` has for it, and the variant changed in it.
-async fn start_envoy(tidegate: &Tidegate, command: &[String], options: &Options, variant: Variant) -> Result<Envoy> {
+/// With the bootstrap that this `tidegate run ARGUMENTS` has for it, asked for with these words, and the variant changed in it.
+async fn start_envoy(
+    tidegate: &Tidegate,
+    command: &[String],
+    words: &[&str],
+    options: &Options,
+    variant: Variant,
+) -> Result<Envoy> {
     let state_dir = command.windows(2).find(|pair| pair[0] == "--state-dir").unwrap_or_default();
-    let arguments = ["envoy", "bootstrap", "--config", "tidegate.yaml"].map(ToOwned::to_owned);
+    let arguments = ["envoy", "bootstrap", "--config", "tidegate.yaml"].iter().chain(words).copied();
     let cli = Cli { directory: Some(tidegate.directory().to_owned()), ..Cli::default() };
-    let bootstrap = cli.run(arguments.iter().chain(state_dir)).await?.ok()?.stdout;
+    let bootstrap = cli.run(arguments.chain(state_dir.iter().map(String::as_str))).await?.ok()?.stdout;
     ensure!(bootstrap.matches(Variant::Delta.api_type()).count() == 1, "the variant is said elsewhere:\n{bootstrap}");
     let bootstrap = bootstrap.replace(Variant::Delta.api_type(), variant.api_type());
     let mut envoy = Envoy::start_with(&bootstrap, options).await?;

@@ -26,8 +26,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(say: &impl Fn(&str)) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for (workers, edges, named) in [(1, 1, "one worker"), (2, 1, "two workers"), (1, 2, "two edges")] {
-        let shop = Shop::start(workers, edges, "breaker: {}").await?;
+    for (workers, is_two, named) in [(1, false, "one worker"), (2, false, "two workers"), (1, true, "two edges")] {
+        let shop = Shop::start(workers, is_two, "breaker: {}").await?;
         for (percent, theory) in BAD {
             say(&format!("canaries: {percent} % failures, {named}"));
             let mut failed = Vec::new();
@@ -41,7 +41,7 @@ pub(super) async fn run(say: &impl Fn(&str)) -> Result<Vec<Row>> {
                 theory * f64::from(percent) / 100.0
             );
             let (middle, worst) = (failed[failed.len() / 2] as f64, failed[failed.len() - 1] as f64);
-            let budget = BUDGET * edges as f64;
+            let budget = if is_two { 2.0 * BUDGET } else { BUDGET };
             rows.push(if percent == 100 {
                 Row::at_most(median, middle, budget, "")
             } else {
@@ -58,7 +58,7 @@ pub(super) async fn run(say: &impl Fn(&str)) -> Result<Vec<Row>> {
 async fn slow(say: &impl Fn(&str)) -> Result<Vec<Row>> {
     say("canaries: a slow one");
     let analysis = "analysis: { interval: 1s, threshold: 3, metrics: [ { name: request-duration, percentile: 99, thresholdRange: { max: 50 } } ] }";
-    let shop = Shop::start(2, 1, analysis).await?;
+    let shop = Shop::start(2, false, analysis).await?;
     shop.begin(0).await?;
     shop.canary.control("delay_ms=100").await?;
     let load = shop.load().start();
@@ -75,8 +75,8 @@ async fn slow(say: &impl Fn(&str)) -> Result<Vec<Row>> {
 }
 
 struct Shop {
-    /// Beside the edge's own: each sees a part of the requests, and one that opens ends it at all.
-    others: Vec<Envoy>,
+    /// Each edge sees a part of the requests, and a breaker that opens at one ends it at both.
+    second: Option<Envoy>,
     edge: Edge,
     canary: Local,
     declared: String,
@@ -85,18 +85,15 @@ struct Shop {
 }
 
 impl Shop {
-    async fn start(workers: u32, edges: usize, how: &str) -> Result<Self> {
+    async fn start(workers: u32, is_two: bool, how: &str) -> Result<Self> {
         let (mut locals, instances) = Local::start_each(SERVICE, &["v1", "v2"]).await?;
         let edge = Edge::start_on_files(instances.path(), "{}", &[], workers).await?;
         for version in ["v1", "v2"] {
             edge.healthy(&format!("{SERVICE}/{version}"), 1).await?;
         }
-        let mut others = Vec::new();
-        for _ in 1..edges {
-            others.push(edge.second_envoy().await?);
-        }
+        let second = if is_two { Some(edge.second_envoy().await?) } else { None };
         let canary = locals.pop().context("v2")?;
-        Ok(Self { others, edge, canary, declared: how.to_owned(), _stable: locals, _instances: instances })
+        Ok(Self { second, edge, canary, declared: how.to_owned(), _stable: locals, _instances: instances })
     }
 
     /// A rollout of its own for each round.
@@ -114,7 +111,7 @@ impl Shop {
 
     /// At every edge.
     async fn weighs(&self, basis_points: u32) -> Result<()> {
-        for envoy in self.others.iter().chain([&self.edge.envoy]) {
+        for envoy in self.second.iter().chain([&self.edge.envoy]) {
             envoy.weighs(SERVICE, "v2", basis_points).await?;
         }
         Ok(())
