@@ -1,6 +1,6 @@
 //! Waiting without sleeping through it: ask until the answer is the wanted one, or say what was last seen.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, bail};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -16,6 +16,12 @@ pub const SOON: Duration = Duration::from_secs(30);
 /// How long what breaks stays broken: so many seconds as `TIDEGATE_OUTAGE` says, else `usual`.
 pub fn outage(usual: Duration) -> Result<Duration> {
     number("TIDEGATE_OUTAGE", usual.as_secs()).map(Duration::from_secs)
+}
+
+/// Since 1970, for what is compared with a time that the control plane tells.
+#[allow(clippy::disallowed_methods, reason = "it is compared with the control plane's wall clock")]
+pub fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Asks `probe` until it gives Ok, and gives that. An Err of the probe means "not yet", and is what the error after

@@ -1,7 +1,7 @@
 //! Requests that wait at the edge: a thousand of them, how soon after the check that lets them go the last one is answered, and what
 //! each takes of Envoy's memory meanwhile.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tidegate_figures::Row;
@@ -12,7 +12,7 @@ use crate::{
     edge::{Edge, backend, host},
     engine::Engine,
     load::Load,
-    poll::{SOON, until},
+    poll::{SOON, until, wall_clock},
 };
 
 const PARKED: u64 = 1_000;
@@ -39,7 +39,7 @@ pub(super) async fn run() -> Result<Vec<Row>> {
         container.stop(Duration::from_secs(5)).await?;
         edge.healthy(&cluster, 0).await?;
         let (before, memory) = (edge.envoy.stat(&held).await?, resident(pid)?);
-        let began = now()?;
+        let began = wall_clock();
         let load = Load::get(edge.listener, &host(&service), "/").closed(usize::try_from(PARKED)?).requests(PARKED);
         let load = load.duration(10 * SOON).timeout(2 * SOON).start();
         until(SOON, "all to wait", async || {
@@ -76,9 +76,4 @@ async fn ready(edge: &Edge, service: &str) -> Result<Duration> {
         at.map(Duration::from_millis).with_context(|| told.clone())
     })
     .await
-}
-
-#[allow(clippy::disallowed_methods, reason = "it is compared with the control plane's wall clock")]
-fn now() -> Result<Duration> {
-    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?)
 }

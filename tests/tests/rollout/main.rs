@@ -67,13 +67,17 @@ impl Shop {
 
     /// What happened, oldest first: what, and to which weight.
     async fn history(&self) -> Result<Vec<(String, u64)>> {
-        let history = self.edge.cli().json(["canary", "history", SERVICE]).await?;
-        let events = history["events"].as_array().context("no events")?;
         let event = |event: &serde_json::Value| {
             let what = event["what"].as_str().unwrap_or_default().to_owned();
             (what, event["to"].as_u64().unwrap_or(u64::MAX))
         };
-        Ok(events.iter().map(event).collect())
+        Ok(self.events().await?.iter().map(event).collect())
+    }
+
+    /// The same, whole.
+    async fn events(&self) -> Result<Vec<serde_json::Value>> {
+        let mut history = self.edge.cli().json(["canary", "history", SERVICE]).await?;
+        history["events"].as_array_mut().map(std::mem::take).context("no events")
     }
 
     async fn phase(&self, phase: &str) -> Result<()> {
